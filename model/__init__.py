@@ -1,0 +1,1 @@
+"""The learner: images to features to calibrated classes. It knows nothing of HTTP, queues, databases or Label Studio."""
