@@ -3,7 +3,7 @@
 A supervisor that is killed by ``kill -9`` or for want of memory can not stop its children; they would be left holding
 ports and files. So each child is started through this leash::
 
-    python -I -S leash.py [--lock FILE] [--grace SECONDS] [--parent PID] -- COMMAND ARGUMENT...
+    python -I -S leash.py [--lock FILE] [--environment FILE] [--nice N] [--grace SECONDS] [--parent PID] -- COMMAND...
 
 The command runs in a process group of its own. SIGTERM, SIGINT, SIGHUP and SIGQUIT are passed on to the command, and
 only to it: RQ and others count what they receive, and children are theirs to stop. The rest of its group is killed once
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import fcntl
+import json
 import os
 import select
 import signal
@@ -33,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command on the leash and return its exit code, 128 plus the signal when a signal ended it."""
     parser = argparse.ArgumentParser(prog="leash", description="Run a command that ends when its parent ends.")
     parser.add_argument("--lock", help="file to hold locked for as long as the command lives; taken: exit code 75")
+    parser.add_argument("--environment", help="JSON file of the command's environment; else it is this process's")
+    parser.add_argument("--nice", type=int, default=0, help="how far others go before it, 0 to 19")
     parser.add_argument("--grace", type=float, default=5.0, help="seconds from the first signal to SIGKILL")
     parser.add_argument("--parent", type=int, default=os.getppid(), help="process to outlive by no more than that")
     parser.add_argument("command", nargs="+")
@@ -53,10 +56,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{options.lock} is held by another process, which is still running", file=sys.stderr)
         return os.EX_TEMPFAIL
 
+    variables = dict(os.environ)
+    if options.environment:
+        with open(options.environment, encoding="utf-8") as file:  # noqa: PTH123 - pathlib would be the largest import
+            variables = json.load(file)
+
     leash = os.getpid()
     child = os.fork()
     if child == 0:
-        run(options.command, leash)
+        run(options.command, variables, options.nice, leash)
 
     kill_at: float | None = None
     while True:
@@ -75,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
         drain(waking)
 
 
-def run(command: list[str], leash: int) -> NoReturn:
+def run(command: list[str], variables: dict[str, str], nice: int, leash: int) -> NoReturn:
     """Become the command, in a group of its own, killed when the leash dies; in the forked child only."""
     os.setpgid(0, 0)
     for number in (*PASSED_ON, PARENT_DIED, signal.SIGCHLD):
@@ -84,8 +92,9 @@ def run(command: list[str], leash: int) -> NoReturn:
     ask_for_signal_at_parents_death(signal.SIGKILL)
     if os.getppid() != leash:
         os._exit(1)
+    os.nice(nice)
     try:
-        os.execvp(command[0], command)  # noqa: S606 - a shell would stand between the leash and the command
+        os.execvpe(command[0], command, variables)  # noqa: S606 - a shell would stand between the leash and the command
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr)
         os._exit(127)
