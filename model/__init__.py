@@ -1,1 +1,1 @@
-"""The learner: images to features to calibrated classes. It knows nothing of HTTP, queues, databases or Label Studio."""
+"""The learner: images to features to calibrated classes. It knows no HTTP, queue, database or Label Studio."""
