@@ -147,8 +147,8 @@ class LabelStudio:
     """
 
     def __init__(self, url: str, api_key: str, timeout: float = 30.0) -> None:
-        if not api_key.isascii():
-            raise LabelStudioError(401, f"The API key has characters that no key has. {_NEW_KEY}")
+        if not api_key.strip() or not api_key.isascii():
+            raise LabelStudioError(401, f"The API key is empty or has characters that no key has. {_NEW_KEY}")
         if not url.startswith(("http://", "https://")):
             raise LabelStudioUnreachable(
                 f"{url!r} is no address: set LABEL_STUDIO_URL to one with http:// or https://."
