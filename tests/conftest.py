@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.up import servers
+from backend.up import install, servers
 from backend.up.servers import Running
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -69,8 +69,8 @@ def valkey(valkey_server: Running) -> str:
 def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudio]:
     """Start a Label Studio without projects; installs it into the state folder if it is not there yet."""
     folder = tmp_path_factory.mktemp("label-studio")
-    servers.install_label_studio(STATE, folder / "install.log")
-    servers.migrate_label_studio(STATE, folder / "data")
+    install.install_label_studio(STATE, folder / "install.log")
+    install.migrate_label_studio(STATE, folder / "data")
     files = folder / "files"
     files.mkdir()
     password, token = secrets.token_hex(8), secrets.token_hex(20)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from backend.up import servers
+from backend.up import install, servers
 from backend.up.servers import Running
 from tests.conftest import S3, LabelStudio
 
@@ -46,7 +46,7 @@ def test_servers_do_not_see_settings_meant_for_others(monkeypatch: pytest.Monkey
     monkeypatch.setenv("DATABASE_NAME", "elsewhere")
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.example")
     monkeypatch.setenv("NO_PROXY", "inner.example")
-    seen = servers.environment({"OWN": "1"})
+    seen = install.environment({"OWN": "1"})
     assert "DATABASE_NAME" not in seen
     assert seen["HTTP_PROXY"] == "http://proxy.example"
     assert seen["NO_PROXY"] == "inner.example,127.0.0.1,localhost"
@@ -54,9 +54,9 @@ def test_servers_do_not_see_settings_meant_for_others(monkeypatch: pytest.Monkey
 
 
 def test_a_full_disk_is_told_before_label_studio_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "LABEL_STUDIO_BYTES", 1 << 60)
-    with pytest.raises(servers.ServerError, match=r"TANDEM_STATE=folder"):
-        servers.install_label_studio(tmp_path, tmp_path / "log")
+    monkeypatch.setattr(install, "LABEL_STUDIO_BYTES", 1 << 60)
+    with pytest.raises(install.ServerError, match=r"TANDEM_STATE=folder"):
+        install.install_label_studio(tmp_path, tmp_path / "log")
     assert not (tmp_path / "label-studio-venv").exists()
 
 
@@ -72,14 +72,14 @@ def test_a_full_disk_is_told_before_label_studio_is_installed(tmp_path: Path, mo
     ],
 )
 def test_what_pip_says_becomes_a_sentence(said: str, sentence: str) -> None:
-    assert sentence in servers.pip_failure(said)
+    assert sentence in install.pip_failure(said)
 
 
 def test_a_server_that_ends_at_once_is_reported_with_its_log(tmp_path: Path) -> None:
     server = servers.Server(
-        "broken", ["sh", "-c", "echo no such thing; exit 3"], servers.environment(), "", lambda: "no"
+        "broken", ["sh", "-c", "echo no such thing; exit 3"], install.environment(), "", lambda: "no"
     )
-    with pytest.raises(servers.ServerError, match=r"broken did not start: it ended with code 3(.|\n)*no such thing"):
+    with pytest.raises(install.ServerError, match=r"broken did not start: it ended with code 3(.|\n)*no such thing"):
         Running(server, tmp_path / "log").start()
 
 
@@ -91,7 +91,7 @@ def test_valkey_keeps_what_it_was_told_through_a_kill_and_has_one_owner(tmp_path
         with redis.Redis.from_url(running.server.address) as client:
             client.set("told", "yes")
             client.rpush("queue", *range(100))
-        with pytest.raises(servers.ServerError, match="already"):
+        with pytest.raises(install.ServerError, match="already"):
             Running(servers.valkey(tmp_path), tmp_path / "log").start()
         running.kill()
         running.start()
