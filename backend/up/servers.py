@@ -63,8 +63,8 @@ class Server:
     lock: Path | None = None
     background: bool = False
 
-    def leashed(self, parent: int | None = None) -> list[str]:
-        """Return the command that ends when its parent does (see `leash`)."""
+    def leashed(self, parent: int | None = None, variables: Path | None = None) -> list[str]:
+        """Return the command that ends when its parent does (see `leash`); ``variables`` is a file of `environment`."""
         command = [sys.executable, "-I", "-S", str(LEASH), "--grace", str(LEASH_GRACE)]
         if self.lock is not None:
             command += ["--lock", str(self.lock)]
@@ -72,6 +72,8 @@ class Server:
             command += ["--nice", str(BACKGROUND_NICENESS)]
         if parent is not None:
             command += ["--parent", str(parent)]
+        if variables is not None:
+            command += ["--environment", str(variables)]
         return [*command, "--", *self.command]
 
 
