@@ -63,7 +63,9 @@ class Settings(BaseSettings):
         description="Address of an S3 server other than Amazon's, for task images and artifacts.",
     )
 
-    encoder: str = Field("tf_efficientnet_lite0", description="Name of the timm backbone whose features are learned on.")
+    encoder: str = Field(
+        "tf_efficientnet_lite0", description="Name of the timm backbone whose features are learned on."
+    )
     encoder_weights: Path | None = Field(None, description="Local weights file for the backbone instead of the hub's.")
     encoder_runtime: Literal["auto", "onnx", "torch"] = Field(
         "auto", description="What runs the backbone: ONNX Runtime, torch, or whichever suits this machine."
@@ -86,10 +88,14 @@ class Settings(BaseSettings):
     )
     image_downloads: int = Field(8, ge=1, description="Images fetched at the same time.")
 
-    show_interval: float = Field(1.0, description="Seconds between two pushes of predictions to Label Studio, at least.")
+    show_interval: float = Field(
+        1.0, description="Seconds between two pushes of predictions to Label Studio, at least."
+    )
     show_batch: int = Field(1000, ge=1, description="Predictions in one bulk import into Label Studio.")
     show_first: int = Field(
-        2000, ge=1, description="Tasks most worth asking that are pushed after each label; the rest follow when it is calm."
+        2000,
+        ge=1,
+        description="Tasks most worth asking that are pushed after each label; the rest follow when it is calm.",
     )
     sync_interval: float = Field(300.0, description="Seconds between two comparisons with Label Studio's annotations.")
 

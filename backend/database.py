@@ -1,0 +1,210 @@
+"""Where the truth is kept: engine, tables and migrations. It knows SQL and nothing of what the rows mean.
+
+SQLite runs in WAL mode with ``synchronous=NORMAL``: a killed process loses nothing; a power cut may lose the last
+moments, which the next comparison with Label Studio brings back. PostgreSQL needs nothing but another address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import event
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(column_0_label)s",
+    }
+)
+
+projects = sa.Table(
+    "projects",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("label_studio_id", sa.Integer, nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False, comment="Unix seconds; tells a project from a later namesake"),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("label_config", sa.Text, nullable=False),
+    sa.Column("position", sa.BigInteger, nullable=False, server_default="0", comment="Newest ledger position"),
+    sa.Column("pinned", sa.Integer, comment="Version that serves instead of the newest"),
+    sa.Column("shown", sa.Text, comment="Name under which predictions stand in Label Studio"),
+    sa.Column("shown_version", sa.Integer, comment="Version those predictions come from; 0 is the cold start"),
+    sa.Column("synced_at", sa.Float, comment="Unix seconds of the last comparison with Label Studio"),
+    sa.UniqueConstraint("label_studio_id", "created"),
+)
+
+tasks = sa.Table(
+    "tasks",
+    metadata,
+    sa.Column("project_id", sa.Integer, sa.ForeignKey("projects.id"), primary_key=True),
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False, comment="Label Studio's task id"),
+    sa.Column("image", sa.Text, comment="Raw address of the image as the task has it"),
+    sa.Column("told_at", sa.Float, nullable=False),
+    sa.Column(
+        "shown",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.false(),
+        comment="Has a prediction in Label Studio under the name in force",
+    ),
+)
+
+images = sa.Table(
+    "images",
+    metadata,
+    sa.Column("project_id", sa.Integer, sa.ForeignKey("projects.id"), primary_key=True),
+    sa.Column("address", sa.Text, primary_key=True),
+    sa.Column("content_hash", sa.String(64), comment="SHA-256 of the bytes, once read"),
+    sa.Column("reason", sa.Text, comment="Why the image could not be read the last time"),
+    sa.Column("temporary", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("tried_at", sa.Float),
+)
+
+features = sa.Table(
+    "features",
+    metadata,
+    sa.Column("encoder_id", sa.String(160), primary_key=True),
+    sa.Column("content_hash", sa.String(64), primary_key=True),
+    sa.Column("vector", sa.LargeBinary, nullable=False, comment="float32, little endian"),
+)
+
+# Not named `annotations`: every module imports that name from __future__.
+annotation_table = sa.Table(
+    "annotations",
+    metadata,
+    sa.Column("project_id", sa.Integer, sa.ForeignKey("projects.id"), primary_key=True),
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False, comment="Label Studio's annotation id"),
+    sa.Column("task_id", sa.BigInteger, nullable=False),
+    sa.Column("image", sa.Text),
+    sa.Column("label", sa.Text, comment="The label in force; null: nothing to learn, see standing"),
+    sa.Column(
+        "standing", sa.String(16), nullable=False, comment="in force, skipped, empty, several, machine or deleted"
+    ),
+    sa.Column("updated_at", sa.Float, nullable=False, comment="Unix seconds, by Label Studio's clock"),
+    sa.Column("told_at", sa.Float, nullable=False, comment="Unix seconds, by ours"),
+    sa.Column("completed_by", sa.Integer),
+    sa.Column("lead_time", sa.Float),
+    sa.Column("ground_truth", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("prediction_version", sa.Text, comment="Version of the prediction the annotator saw"),
+    sa.Column("position", sa.BigInteger, nullable=False, comment="Ledger position of its last event"),
+    sa.Index("ix_annotations_task", "project_id", "task_id"),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("project_id", sa.Integer, sa.ForeignKey("projects.id"), primary_key=True),
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("annotation_id", sa.BigInteger, comment="null: the label config changed"),
+    sa.Column("task_id", sa.BigInteger),
+    sa.Column("image", sa.Text),
+    sa.Column("label", sa.Text, comment="The label in force from here on; null: none"),
+    sa.Column("completed_by", sa.Integer),
+    sa.Column("source", sa.String(16), nullable=False, comment="Who told: webhook or sync"),
+    sa.Column("told_at", sa.Float, nullable=False),
+    sa.Index("ix_events_annotation", "project_id", "annotation_id"),
+)
+
+versions = sa.Table(
+    "versions",
+    metadata,
+    sa.Column("project_id", sa.Integer, sa.ForeignKey("projects.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("encoder_id", sa.String(160), nullable=False),
+    sa.Column("head", sa.String(32), nullable=False),
+    sa.Column("classes", sa.JSON, nullable=False),
+    sa.Column("metrics", sa.JSON, nullable=False),
+    sa.Column("weights", sa.LargeBinary, comment="null: pruned; rebuilt from the ledger when asked for"),
+    sa.Column("logging_since", sa.Float, comment="Unix seconds when a run for it was first begun in MLflow"),
+    sa.Column("run_id", sa.String(64), comment="MLflow run, once logged"),
+)
+
+
+def connect(url: str) -> sa.Engine:
+    """Return an engine for `url`; a missing SQLite folder is made.
+
+    Examples
+    --------
+    >>> connect("sqlite://").dialect.name
+    'sqlite'
+    """
+    address = sa.make_url(url)
+    if address.get_backend_name() != "sqlite":
+        return sa.create_engine(address, pool_pre_ping=True)
+    if address.database:
+        Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(address, connect_args={"timeout": 30, "isolation_level": None})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "cache_size=-65536"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    return engine
+
+
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Give a connection whose statements all see the same moment."""
+    with engine.connect() as connection:
+        sqlite = engine.dialect.name == "sqlite"
+        if sqlite:
+            connection.exec_driver_sql("BEGIN")
+        else:
+            connection = connection.execution_options(isolation_level="REPEATABLE READ")
+        try:
+            yield connection
+        finally:
+            if sqlite:
+                connection.exec_driver_sql("ROLLBACK")
+
+
+@contextmanager
+def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Give a connection whose statements are committed together, or not at all.
+
+    On SQLite the write lock is taken at once (``BEGIN IMMEDIATE``): a transaction that reads first and writes later
+    would otherwise fail when another process wrote in between.
+    """
+    with engine.connect() as connection:
+        if engine.dialect.name != "sqlite":
+            with connection.begin():
+                yield connection
+            return
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        except BaseException:
+            connection.exec_driver_sql("ROLLBACK")
+            raise
+        connection.exec_driver_sql("COMMIT")
+
+
+def upsert(engine: sa.Engine, table: sa.Table) -> Any:
+    """Return the dialect's ``INSERT`` on `table`, which knows ``ON CONFLICT``."""
+    if engine.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+        return postgresql_insert(table)
+    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+    return sqlite_insert(table)
+
+
+def migrate(url: str) -> None:
+    """Bring the database at `url` to the newest schema."""
+    connect(url).dispose()
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["url"] = url
+    command.upgrade(config, "head")

@@ -1,0 +1,232 @@
+"""The feature cache: an image's vector, by encoder and by content hash. All of it can be made again.
+
+An address is read once per encoder; from then on it stands for the bytes it gave. Images that can't be read are
+remembered with the reason and tried again later, more and more rarely.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+from PIL.Image import Image
+
+from backend.database import features, images, reading, upsert, writing
+from backend.images import ImageSource, ImageUnreadable, content_hash, decode
+from model.encoder import Encoder
+
+log = logging.getLogger(__name__)
+
+Vector = npt.NDArray[np.float32]
+IN_CHUNK = 400
+"""Addresses in one ``IN (...)``: under every database's limit on parameters."""
+FIRST_REST, LONGEST_REST = 5.0, 600.0
+"""Seconds until an image that could not be read is tried again: doubled with each attempt, up to the longest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Vectors and content hashes by image address, and why the other images have none.
+
+    `encoded` counts those that had to be fetched and encoded, `seconds` what that took.
+    """
+
+    vectors: dict[str, Vector] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, ImageUnreadable] = field(default_factory=dict)
+    encoded: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: Found) -> None:
+        """Take in what `other` found."""
+        self.vectors.update(other.vectors)
+        self.hashes.update(other.hashes)
+        self.unreadable.update(other.unreadable)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What became of one address: its picture, or why there is none."""
+
+    address: str
+    content_hash: str = ""
+    picture: Image | None = None
+    problem: ImageUnreadable | None = None
+
+
+class Features:
+    """Vectors of images: from the cache, else fetched and encoded.
+
+    Parameters
+    ----------
+    engine
+        Database of the cache.
+    source
+        Reads the bytes behind an address.
+    encoder
+        Gives the encoder; called only when it is needed, since loading it takes seconds.
+    max_pixels, downloads, batch
+        See the settings `image_max_pixels`, `image_downloads` and `encoder_batch`.
+    """
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        source: ImageSource,
+        encoder: Callable[[], Encoder],
+        *,
+        max_pixels: int,
+        downloads: int,
+        batch: int,
+    ) -> None:
+        self.engine, self.source, self.encoder = engine, source, encoder
+        self.max_pixels, self.batch = max_pixels, batch
+        self._readers = ThreadPoolExecutor(downloads, thread_name_prefix="image")
+
+    def cached(self, project_id: int, addresses: Sequence[str]) -> Found:
+        """Return what is there already; each vector has shape (d,)."""
+        found = Found()
+        joined = images.join(features, features.c.content_hash == images.c.content_hash)
+        query = (
+            sa.select(images.c.address, images.c.content_hash, features.c.vector)
+            .select_from(joined)
+            .where(images.c.project_id == project_id, features.c.encoder_id == self.encoder().id)
+        )
+        with reading(self.engine) as connection:
+            for start in range(0, len(addresses), IN_CHUNK):
+                chunk = images.c.address.in_(addresses[start : start + IN_CHUNK])
+                for address, digest, vector in connection.execute(query.where(chunk)):
+                    found.vectors[address] = np.frombuffer(vector, dtype="<f4")
+                    found.hashes[address] = digest
+        return found
+
+    def by_hash(self, hashes: Sequence[str]) -> dict[str, Vector]:
+        """Return the vectors of images known by their content hash."""
+        query = sa.select(features.c.content_hash, features.c.vector).where(features.c.encoder_id == self.encoder().id)
+        vectors = {}
+        with reading(self.engine) as connection:
+            for start in range(0, len(hashes), IN_CHUNK):
+                chunk = features.c.content_hash.in_(hashes[start : start + IN_CHUNK])
+                for digest, vector in connection.execute(query.where(chunk)):
+                    vectors[digest] = np.frombuffer(vector, dtype="<f4")
+        return vectors
+
+    def find(self, project_id: int, wanted: Sequence[tuple[str, int]], limit: int | None = None) -> Found:
+        """Return the vectors of images: cached, else fetched and encoded, `limit` of them at most.
+
+        Parameters
+        ----------
+        project_id
+            Our id of the project.
+        wanted
+            Pairs of image address and the id of a task that has it.
+        limit
+            Fetch no more than so many; the rest is then neither among the vectors nor among the unreadable.
+        """
+        task_of = dict(wanted)
+        found = self.cached(project_id, list(task_of))
+        missing = [address for address in task_of if address not in found.vectors]
+        if not missing:
+            return found
+        start = time.perf_counter()
+        found.unreadable.update(self._resting(project_id, missing))
+        due = [address for address in missing if address not in found.unreadable][:limit]
+        encoded = sum(self._take_in(project_id, batch, found) for batch in self._read(due, task_of))
+        return replace(found, encoded=encoded, seconds=time.perf_counter() - start)
+
+    def _read(self, addresses: Sequence[str], task_of: dict[str, int]) -> Iterator[list[_Read]]:
+        """Yield what was read in batches; while one is encoded, the next is being fetched and decoded."""
+        waiting = [self._readers.submit(self._read_one, address, task_of[address]) for address in addresses]
+        for start in range(0, len(waiting), self.batch):
+            yield [future.result() for future in waiting[start : start + self.batch]]
+
+    def _read_one(self, address: str, task_id: int) -> _Read:
+        try:
+            data = self.source.read(address, task_id)
+            return _Read(address, content_hash(data), decode(data, self.max_pixels))
+        except ImageUnreadable as problem:
+            log.warning("Task %d: the image %s can't be read: %s", task_id, address, problem)
+            return _Read(address, problem=problem)
+
+    def _take_in(self, project_id: int, reads: list[_Read], found: Found) -> int:
+        """Encode a batch, write it down, and add it to `found`; return how many were encoded."""
+        encoder = self.encoder()
+        good = [read for read in reads if read.picture is not None]
+        vectors = encoder.encode([read.picture for read in good if read.picture is not None])
+        now = time.time()
+        rows = [
+            {
+                "project_id": project_id,
+                "address": read.address,
+                "content_hash": read.content_hash or None,
+                "reason": read.problem.reason if read.problem else None,
+                "temporary": read.problem.temporary if read.problem else False,
+                "attempts": 1 if read.problem else 0,
+                "tried_at": now,
+            }
+            for read in reads
+        ]
+        with writing(self.engine) as connection:
+            told = upsert(self.engine, images)
+            connection.execute(
+                told.on_conflict_do_update(
+                    index_elements=[images.c.project_id, images.c.address],
+                    set_={
+                        "content_hash": sa.func.coalesce(told.excluded.content_hash, images.c.content_hash),
+                        "reason": told.excluded.reason,
+                        "temporary": told.excluded.temporary,
+                        "attempts": images.c.attempts + told.excluded.attempts,
+                        "tried_at": told.excluded.tried_at,
+                    },
+                ),
+                rows,
+            )
+            if good:
+                connection.execute(
+                    upsert(self.engine, features).on_conflict_do_nothing(),
+                    [
+                        {
+                            "encoder_id": encoder.id,
+                            "content_hash": read.content_hash,
+                            "vector": np.ascontiguousarray(vector, dtype="<f4").tobytes(),
+                        }
+                        for read, vector in zip(good, vectors, strict=True)
+                    ],
+                )
+        for read, vector in zip(good, vectors, strict=True):
+            found.vectors[read.address] = vector
+            found.hashes[read.address] = read.content_hash
+        found.unreadable.update({read.address: read.problem for read in reads if read.problem})
+        return len(good)
+
+    def _resting(self, project_id: int, addresses: Sequence[str]) -> dict[str, ImageUnreadable]:
+        """Return the images that could not be read lately, and why: not to be tried again yet."""
+        resting = {}
+        now = time.time()
+        query = sa.select(images).where(images.c.project_id == project_id, images.c.reason.is_not(None))
+        with reading(self.engine) as connection:
+            for start in range(0, len(addresses), IN_CHUNK):
+                chunk = images.c.address.in_(addresses[start : start + IN_CHUNK])
+                for row in connection.execute(query.where(chunk)):
+                    rest = min(FIRST_REST * 2 ** min(row.attempts - 1, 10), LONGEST_REST)
+                    if now - row.tried_at < rest:
+                        resting[row.address] = ImageUnreadable(
+                            row.reason,
+                            "It could not be read a moment ago; it is tried again later.",
+                            temporary=row.temporary,
+                        )
+        return resting
+
+    def unreadable(self, project_id: int) -> dict[str, int]:
+        """Return how many images of a project can't be read, by reason."""
+        query = sa.select(images.c.reason, sa.func.count()).where(
+            images.c.project_id == project_id, images.c.reason.is_not(None)
+        )
+        with reading(self.engine) as connection:
+            return {row[0]: row[1] for row in connection.execute(query.group_by(images.c.reason))}

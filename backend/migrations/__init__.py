@@ -1,0 +1,1 @@
+"""The steps that brought the database to today's schema, oldest first."""

@@ -1,0 +1,100 @@
+"""What the acts work with, each part made once per process and only when it is first needed."""
+
+from __future__ import annotations
+
+import threading
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from backend.database import connect
+from backend.features import Features
+from backend.images import ImageSource
+from backend.jobs import Jobs
+from backend.labelstudio import LabelStudio
+from backend.ledger import Ledger
+from backend.projects import Projects
+from backend.settings import Settings
+from backend.tracking import Tracking
+from backend.versions import Versions
+from model.encoder import Encoder, load_encoder
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+
+class Services:
+    """The stores and sources of one process, by its settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._loading = threading.Lock()
+
+    @cached_property
+    def engine(self) -> sa.Engine:
+        """The database."""
+        return connect(self.settings.database)
+
+    @cached_property
+    def projects(self) -> Projects:
+        """The projects."""
+        return Projects(self.engine)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger."""
+        return Ledger(self.engine)
+
+    @cached_property
+    def versions(self) -> Versions:
+        """The versions."""
+        return Versions(self.engine, self.settings.keep_weights)
+
+    @cached_property
+    def features(self) -> Features:
+        """The feature cache, with what fills it."""
+        source = ImageSource(self.settings, self.label_studio)
+        return Features(
+            self.engine,
+            source,
+            lambda: self.encoder,
+            max_pixels=self.settings.image_max_pixels,
+            downloads=self.settings.image_downloads,
+            batch=self.settings.encoder_batch,
+        )
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder; threads that need it at the same time wait for one loading."""
+        with self._loading:
+            return self._encoder
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        settings = self.settings
+        return load_encoder(
+            settings.encoder,
+            weights=settings.encoder_weights,
+            runtime=settings.encoder_runtime,
+            cache=settings.cache,
+            batch=settings.encoder_batch,
+            threads=settings.threads,
+        )
+
+    @cached_property
+    def label_studio(self) -> LabelStudio:
+        """Label Studio."""
+        settings = self.settings
+        key = settings.label_studio_api_key.get_secret_value()
+        return LabelStudio(settings.label_studio_url, key, settings.label_studio_timeout)
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """Requests for work."""
+        settings = self.settings
+        return Jobs(settings.redis, job_timeout=settings.job_timeout, lock_timeout=settings.lock_timeout)
+
+    @cached_property
+    def tracking(self) -> Tracking:
+        """MLflow."""
+        settings = self.settings
+        return Tracking(settings.mlflow, timeout=settings.mlflow_timeout, s3_endpoint_url=settings.s3_endpoint_url)

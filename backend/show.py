@@ -1,0 +1,284 @@
+"""Show: the pool is encoded, scored by the champion, and pushed to Label Studio, whose queue and scores follow.
+
+A version's predictions go up under its name, the most worth asking first; then the project is switched to that name and
+the older names are dropped. What is not shown yet follows slice by slice, so that a new version never waits long. The
+score is the margin: how far the best class is ahead of the next, 0 when it could be either. Label Studio asks for the
+smallest first. Before the first label it is the place in the cold-start order instead, with nothing preselected.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from backend.label_config import LabelConfig
+from backend.labelstudio import LabelStudioError
+from backend.predict import Champions, preselect
+from backend.projects import Project
+from backend.services import Services
+from backend.versions import version_name
+from model.head import Weights
+from model.selection import cold_start_scores, queue_scores
+
+log = logging.getLogger(__name__)
+
+ENCODED_AT_A_TIME = 256
+"""New images encoded before what is known is shown and other work gets its turn."""
+OUR_NAMES = re.compile(r"tandem-v(\d+)(?:\.(\d+))?")
+"""Names under which Tandem pushes predictions; only those are ever dropped."""
+UNREADABLE_SCORE = 1.0
+"""Score of a task whose image can't be read: it is asked last."""
+CHUNK = 4096
+"""Vectors read, or turned to float32 for scoring, at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What one job did: how many predictions were pushed, and under which name."""
+
+    name: str
+    pushed: int
+
+
+@dataclass(slots=True)
+class Pool:
+    """The features of a project's unlabelled images in memory, as float16 in rows; `row_of` finds them by address."""
+
+    row_of: dict[str, int] = field(default_factory=dict)
+    rows: npt.NDArray[np.float16] = field(default_factory=lambda: np.empty((0, 0), np.float16))
+    encoder_id: str = ""
+    scored_for: int = -1
+    scores: dict[int, float] = field(default_factory=dict)
+
+    def add(self, vectors: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        """Take in vectors of shape (d,) by address; the room for them grows by halves."""
+        fresh = {address: vector for address, vector in vectors.items() if address not in self.row_of}
+        if not fresh:
+            return
+        used, dim = len(self.row_of), len(next(iter(fresh.values())))
+        if used + len(fresh) > len(self.rows):
+            grown = np.empty((max(used + len(fresh), used * 3 // 2), dim), np.float16)
+            grown[:used] = self.rows[:used]
+            self.rows = grown
+        for row, (address, vector) in enumerate(fresh.items(), start=used):
+            self.rows[row] = vector
+            self.row_of[address] = row
+
+    def matrix(self, addresses: Sequence[str]) -> npt.NDArray[np.float16]:
+        """Return the vectors of `addresses`, shape (n, d)."""
+        return self.rows[[self.row_of[address] for address in addresses]]
+
+
+class Pools:
+    """The pools this process holds, by project."""
+
+    def __init__(self) -> None:
+        self._pools: dict[int, Pool] = {}
+        self._rested: dict[int, float] = {}
+
+    def get(self, project_id: int, encoder_id: str) -> Pool:
+        """Return the project's pool; an empty one when the encoder is another by now."""
+        pool = self._pools.get(project_id)
+        if pool is None or pool.encoder_id != encoder_id:
+            pool = self._pools[project_id] = Pool(encoder_id=encoder_id)
+        return pool
+
+    def throttle(self, project_id: int, interval: float) -> None:
+        """Wait until `interval` seconds have passed since this was last called for the project."""
+        pause = self._rested.get(project_id, 0.0) + interval - time.monotonic()
+        if pause > 0:
+            time.sleep(pause)
+
+    def rest(self, project_id: int) -> None:
+        """Remember that something was shown just now."""
+        self._rested[project_id] = time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A task of the pool that can be shown; `address` is None when its image can't be read for good."""
+
+    task_id: int
+    address: str | None
+    shown: bool
+
+
+def show(services: Services, pools: Pools, champions: Champions, project_id: int) -> Shown | None:
+    """Push what Label Studio does not show yet; return what was pushed, None when all stands there already.
+
+    Raises
+    ------
+    backend.labelstudio.LabelStudioError
+        When Label Studio refuses or can't be reached; what stands there stays.
+    """
+    with services.jobs.lock("show", project_id):
+        pools.throttle(project_id, services.settings.show_interval)
+        project = services.projects.get(project_id)
+        config = project.config
+        if config is None:
+            return None
+        version, weights = champions.of(services, project_id)
+        if version is not None and version.metrics["waiting"]:
+            _read_again(services, project_id)
+        pool = pools.get(project_id, services.encoder.id)
+        candidates, more_to_encode = _candidates(services, project_id, pool)
+        number = version.number if version else 0
+        unshown = [candidate for candidate in candidates if not candidate.shown]
+        # The cold start orders the pool as a whole: again when all of it is known.
+        renew = project.shown_version != number or (weights is None and bool(unshown) and not more_to_encode)
+        if weights is None and more_to_encode and not renew:
+            unshown = []
+        todo = candidates if renew else unshown
+        if todo:
+            scores = _scores(pool, number, weights, candidates)
+            todo = sorted(todo, key=lambda candidate: scores[candidate.task_id])
+            first = todo[: services.settings.show_first if renew else services.settings.show_batch]
+            name = _fresh_name(services, project, number) if renew else project.shown or version_name(number)
+            _push(services, project, _predictions(name, config, weights, pool, first, scores))
+            if renew:
+                _switch(services, project, name, number)
+            services.ledger.note_shown(project_id, [candidate.task_id for candidate in first])
+            log.info("Project %d: %s is shown for %d more tasks", project_id, name, len(first))
+            if renew:
+                _drop_others(services, project, name)
+            more_to_push = len(todo) > len(first)
+        pools.rest(project_id)
+    if not todo and not more_to_encode:
+        return None
+    if more_to_encode or more_to_push:
+        services.jobs.ask("show", project_id)
+    return Shown(name, len(first)) if todo else None
+
+
+def _candidates(services: Services, project_id: int, pool: Pool) -> tuple[list[_Candidate], bool]:
+    """Return the tasks that can be shown, with features in `pool`, and whether images are left to encode.
+
+    Not more than `ENCODED_AT_A_TIME` new images are encoded. A task whose image can't be read is shown as empty.
+    """
+    tasks = services.ledger.pool(project_id)
+    task_of = {address: task_id for task_id, address, _ in tasks if address is not None}
+    missing = [address for address in task_of if address not in pool.row_of]
+    for start in range(0, len(missing), CHUNK):
+        pool.add(services.features.cached(project_id, missing[start : start + CHUNK]).vectors)
+    missing = [address for address in missing if address not in pool.row_of]
+    found = services.features.find(project_id, [(each, task_of[each]) for each in missing], ENCODED_AT_A_TIME)
+    pool.add(found.vectors)
+    candidates = [
+        _Candidate(task_id, address if address in pool.row_of else None, shown)
+        for task_id, address, shown in tasks
+        if address is None or address in pool.row_of or address in found.unreadable
+    ]
+    return candidates, len(candidates) < len(tasks)
+
+
+def _read_again(services: Services, project_id: int) -> None:
+    """Try the images of labels that could not be learned so far; when one can be read now, ask for it to be learned."""
+    labels = services.ledger.in_force(project_id).values()
+    wanted = [(label.image, label.task_id) for label in labels if label.image is not None]
+    if services.features.find(project_id, wanted, ENCODED_AT_A_TIME).encoded:
+        services.jobs.ask("update", project_id)
+
+
+def _scores(pool: Pool, number: int, weights: Weights | None, candidates: Sequence[_Candidate]) -> dict[int, float]:
+    """Return each candidate's score: the smaller, the sooner it is asked; remembered for the slices of one version."""
+    if pool.scored_for == number and all(candidate.task_id in pool.scores for candidate in candidates):
+        return pool.scores
+    scores = {candidate.task_id: UNREADABLE_SCORE for candidate in candidates}
+    known = {candidate.task_id: candidate.address for candidate in candidates if candidate.address is not None}
+    if known:
+        features = pool.matrix(list(known.values()))
+        values = (
+            cold_start_scores(features)
+            if weights is None
+            else queue_scores(_probabilities(weights, features), features)
+        )
+        scores.update(zip(known, values.tolist(), strict=True))
+    pool.scored_for, pool.scores = number, scores
+    return scores
+
+
+def _probabilities(weights: Weights, features: npt.NDArray[np.float16]) -> npt.NDArray[np.float64]:
+    """Return probabilities of shape (n, k)."""
+    parts = [
+        weights.predict_proba(features[at : at + CHUNK].astype(np.float32)) for at in range(0, len(features), CHUNK)
+    ]
+    return np.concatenate(parts)
+
+
+def _predictions(
+    name: str,
+    config: LabelConfig,
+    weights: Weights | None,
+    pool: Pool,
+    candidates: Sequence[_Candidate],
+    scores: Mapping[int, float],
+) -> list[dict[str, Any]]:
+    """Return what Label Studio imports: with a class preselected where the image is known and something was learned."""
+    known = [candidate for candidate in candidates if candidate.address is not None]
+    results: dict[int, list[dict[str, object]]] = {}
+    if weights is not None and known:
+        rows = _probabilities(weights, pool.matrix([candidate.address or "" for candidate in known]))
+        results = {each.task_id: preselect(config, weights, row) for each, row in zip(known, rows, strict=True)}
+    return [
+        {
+            "task": candidate.task_id,
+            "result": results.get(candidate.task_id, []),
+            "score": round(scores[candidate.task_id], 6),
+            "model_version": name,
+        }
+        for candidate in candidates
+    ]
+
+
+def _fresh_name(services: Services, project: Project, number: int) -> str:
+    """Return a name for version `number` under which Label Studio has no prediction yet."""
+    taken = services.label_studio.model_versions(project.label_studio_id)
+    name, again = version_name(number), 0
+    while name in taken:
+        again += 1
+        name = f"{version_name(number)}.{again}"
+    return name
+
+
+def _push(services: Services, project: Project, predictions: Sequence[dict[str, Any]]) -> None:
+    """Import predictions, and look whether Label Studio took them all: what it drops, it drops silently."""
+    for start in range(0, len(predictions), services.settings.show_batch):
+        batch = predictions[start : start + services.settings.show_batch]
+        try:
+            created = services.label_studio.import_predictions(project.label_studio_id, batch)
+        except LabelStudioError as error:
+            if error.status == HTTPStatus.BAD_REQUEST:
+                # A task that is gone makes Label Studio refuse all of them: find out which.
+                services.jobs.ask("sync", project.id)
+            raise
+        if created != len(batch):
+            log.error(
+                "Project %d: Label Studio took %d of %d predictions; does its labeling configuration still have the "
+                "classes that Tandem knows? Comparing with it now",
+                project.id,
+                created,
+                len(batch),
+            )
+            services.jobs.ask("sync", project.id)
+
+
+def _switch(services: Services, project: Project, name: str, number: int) -> None:
+    """Let the project show the predictions `name`."""
+    services.label_studio.update_project(project.label_studio_id, model_version=name)
+    services.ledger.note_none_shown(project.id)
+    services.projects.note_shown(project.id, name, number)
+
+
+def _drop_others(services: Services, project: Project, name: str) -> None:
+    """Delete the predictions Tandem pushed under other names; those of others stay."""
+    for other in services.label_studio.model_versions(project.label_studio_id):
+        if other != name and OUR_NAMES.fullmatch(other):
+            services.label_studio.delete_model_version(project.label_studio_id, other)
