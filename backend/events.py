@@ -317,6 +317,9 @@ def _is_machine_made(annotation: Mapping[str, object]) -> bool:
     """
     if annotation.get("updated_by") is not None or annotation.get("lead_time") is not None:
         return False
+    if annotation.get("ground_truth") is True:
+        # A person said so, or imported it as such.
+        return False
     return annotation.get("parent_prediction") is not None or any(
         identity.startswith(REGION_PREFIX) for identity in _region_ids(annotation.get("result"))
     )

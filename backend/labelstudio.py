@@ -320,9 +320,10 @@ class LabelStudio:
         return _number(_mapping(told).get("created"))
 
     def model_versions(self, project_id: int) -> dict[str, int]:
-        """Return how many predictions a project has of each version."""
+        """Return how many predictions a project has of each version that has some."""
         told = _mapping(self._get(f"/api/projects/{project_id}/model-versions/"))
-        return {version: _number(count) for version, count in told.items()}
+        # Label Studio counts the version that is shown too when it has none.
+        return {version: _number(count) for version, count in told.items() if count}
 
     def delete_model_version(self, project_id: int, name: str) -> int:
         """Delete a version's predictions, without unsetting the version that the project shows.
