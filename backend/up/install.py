@@ -1,26 +1,39 @@
-"""Label Studio on this machine: an environment of its own, and a database that is ready to use.
+"""What must be installed on this machine: Tandem in an environment, and Label Studio in one of its own.
 
-Label Studio's pins clash with ours, so it can't share our environment; both together take some minutes to install, so
-the Makefile runs this file beside the installation of ours: it needs nothing but Python. ``python -m
-backend.up.install FOLDER`` does all of it.
+Their pins clash, so they can't share one. Both take minutes, so they are installed side by side. The Makefile runs this
+file with any Python that fits, before anything is installed: it needs nothing else. ``python -m backend.up.install
+tandem label-studio`` does both, and nothing where that was done before.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
 HOST = "127.0.0.1"
 LABEL_STUDIO_VERSION = "1.23.2"
-LABEL_STUDIO_BYTES = 2 << 30  # the environment is 1 GB on disk, and pip needs as much again while it works
+# What installing takes on disk: the environment, and what pip needs beside it while it works.
+LABEL_STUDIO_BYTES = 2 << 30
+TANDEM_BYTES = 4 << 30
+REPOSITORY = Path(__file__).resolve().parents[2]
+TANDEM_VENV = REPOSITORY / ".venv"
+LEASH = Path(__file__).with_name("leash.py")
+SAY_SECONDS = 30.0
+# Where pip may find a torch without CUDA; PyPI's for Linux has it.
+TORCH_SOURCES = {"PIP_EXTRA_INDEX_URL", "PIP_INDEX_URL", "PIP_FIND_LINKS"}
+SMALLER_TORCH = "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
+FREE_SOME = "free some space, or put Label Studio and all state elsewhere with TANDEM_STATE=folder"
 # What a server may know of its caller's environment. Not more: Label Studio reads HOST, DEBUG, DATABASE_NAME and
 # others without any prefix, and MLflow reads every MLFLOW_ variable.
 PASSED_ON = frozenset(
@@ -68,9 +81,7 @@ def label_studio_installed(state: Path) -> bool:
 
 
 def install_label_studio(state: Path, log: Path) -> None:
-    """Install Label Studio into an environment of its own, since its pins clash with ours; does nothing if it is there.
-
-    Takes a minute or two and 1 GB.
+    """Install Label Studio into an environment in the state folder; does nothing if it is there.
 
     Raises
     ------
@@ -79,25 +90,76 @@ def install_label_studio(state: Path, log: Path) -> None:
     """
     state.mkdir(parents=True, exist_ok=True)
     with locked(state / "label-studio-venv.lock"):
-        if label_studio_installed(state):
-            return
-        venv = label_studio_program(state).parents[1]
-        free = shutil.disk_usage(state).free
-        if free < LABEL_STUDIO_BYTES:
-            raise ServerError(
-                f"Label Studio needs {LABEL_STUDIO_BYTES >> 20} MB of free disk to install and {state.resolve()} has"
-                f" {free >> 20} MB: free some, or put the state elsewhere with TANDEM_STATE=folder"
-            )
-        pins = Path(__file__).with_name("label-studio-constraints.txt")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            make = [sys.executable, "-m", "venv", "--clear", str(venv)]
-            fill = [str(venv / "bin" / "python"), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-            fill += ["-c", str(pins), f"label-studio=={LABEL_STUDIO_VERSION}"]
-            for command in (make, fill):
-                done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False)
-                if done.returncode:
-                    raise ServerError(f"Label Studio could not be installed: {pip_failure(tail(log, 400))}. See {log}")
+        if not label_studio_installed(state):
+            refuse_full_disk("Label Studio", LABEL_STUDIO_BYTES, state)
+            venv = label_studio_program(state).parents[1]
+            pins = Path(__file__).with_name("label-studio-constraints.txt")
+            shutil.rmtree(venv, ignore_errors=True)
+            pip_install("Label Studio", venv, ["-c", str(pins), f"label-studio=={LABEL_STUDIO_VERSION}"], log)
+
+
+def tandem_installed() -> bool:
+    """Return whether Tandem's environment is that of `pyproject.toml` and `constraints.txt` as they are now."""
+    stamp = TANDEM_VENV / "installed"
+    return stamp.exists() and stamp.read_text() == wanted_by_tandem()
+
+
+def wanted_by_tandem() -> str:
+    """Return a digest of what Tandem's environment is made from, and for which folder."""
+    wanted = [(REPOSITORY / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
+    return hashlib.sha256(b"".join([*wanted, os.fsencode(REPOSITORY)])).hexdigest()
+
+
+def install_tandem(log: Path) -> None:
+    """Install Tandem with all its extras for service and development; does nothing if that was done.
+
+    Raises
+    ------
+    ServerError
+        When the disk is too full, or pip fails; what pip said is in ``log``.
+    """
+    with locked(TANDEM_VENV.with_name(".venv.lock")):
+        if not tandem_installed():
+            if not TANDEM_VENV.exists():
+                refuse_full_disk("Tandem", TANDEM_BYTES, REPOSITORY)
+            pins = str(REPOSITORY / "constraints.txt")
+            pip_install("Tandem", TANDEM_VENV, ["-c", pins, "-e", f"{REPOSITORY}[service,dev]"], log)
+            (TANDEM_VENV / "installed").write_text(wanted_by_tandem())
+
+
+def refuse_full_disk(what: str, needed: int, folder: Path) -> None:
+    """Return if the folder's disk has room.
+
+    Raises
+    ------
+    ServerError
+        When it has not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ServerError(
+            f"{what} needs {needed >> 20} MB of free disk to install, and {folder.resolve()} has {free >> 20} MB:"
+            f" {FREE_SOME}"
+        )
+
+
+def pip_install(what: str, venv: Path, arguments: list[str], log: Path) -> None:
+    """Make the virtual environment if it is not there, and install into it.
+
+    Raises
+    ------
+    ServerError
+        When that fails, with the reason as far as it can be told.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    make = [sys.executable, "-m", "venv", str(venv)]
+    fill = [str(venv / "bin" / "python"), "-m", "pip", "install", "-qq", "--disable-pip-version-check", *arguments]
+    with log.open("wb") as output:
+        for command in (make, fill):
+            leashed = [sys.executable, "-I", "-S", str(LEASH), "--", *command]
+            done = subprocess.run(leashed, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False)
+            if done.returncode:
+                raise ServerError(f"{what} could not be installed: {pip_failure(tail(log, 400))}. See {log}")
 
 
 def pip_failure(output: str) -> str:
@@ -105,12 +167,12 @@ def pip_failure(output: str) -> str:
 
     Examples
     --------
-    >>> pip_failure("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device")
-    'the disk is full: free some space, or put the state elsewhere with TANDEM_STATE=folder'
+    >>> pip_failure("ERROR: No matching distribution found for label-studio==1.23.2")
+    'the package index has no version that fits this Python and machine'
     """
     said = output.lower()
     if "no space left" in said or f"errno {errno.ENOSPC}]" in said:
-        return "the disk is full: free some space, or put the state elsewhere with TANDEM_STATE=folder"
+        return f"the disk is full: {FREE_SOME}"
     if "ensurepip" in said:
         return "this Python can not make virtual environments: on Debian and Ubuntu, apt install python3-venv"
     if any(sign in said for sign in ("newconnectionerror", "name resolution", "connection error", "timed out")):
@@ -166,11 +228,18 @@ def migrate_label_studio(state: Path, folder: Path) -> None:
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return what a server may know of this process's environment, and ``extra``.
 
-    No proxy stands between servers on this machine.
+    No proxy stands between servers on this machine, and none of them does algebra.
     """
     known = {name: value for name, value in os.environ.items() if name in PASSED_ON}
     direct = ",".join(filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), HOST, "localhost")))
-    return {**known, "NO_PROXY": direct, "no_proxy": direct, "PYTHONUNBUFFERED": "1", **(extra or {})}
+    return {
+        **known,
+        "NO_PROXY": direct,
+        "no_proxy": direct,
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": "1",
+        **(extra or {}),
+    }
 
 
 @contextmanager
@@ -192,21 +261,47 @@ def tail(path: Path, lines: int = 15) -> str:
         return ""
 
 
-def main(state: Path) -> int:
-    """Install Label Studio and make its database, with a line before each; return the exit code."""
-    log = state / "logs" / "install-label-studio.log"
-    try:
-        if not label_studio_installed(state):
-            print(f"Installing Label Studio {LABEL_STUDIO_VERSION} into {state}: 1 GB, a minute or two", flush=True)
-            install_label_studio(state, log)
-        if not label_studio_template(state).exists():
-            print("Making Label Studio's database: half a minute", flush=True)
-            make_label_studio_template(state)
-    except ServerError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+def main(targets: list[str]) -> int:
+    """Install what is asked for, ``tandem`` and ``label-studio``, side by side; return the exit code."""
+    state = Path(os.environ.get("TANDEM_STATE") or REPOSITORY / ".tandem")
+    logs = state / "logs"
+    work: list[Callable[[], None]] = []
+    if "tandem" in targets and not tandem_installed():
+        print("Installing Tandem into .venv: 2 GB, two or three minutes", flush=True)
+        if sys.platform == "linux" and not shutil.which("nvidia-smi") and not TORCH_SOURCES & os.environ.keys():
+            print(f"  (without a GPU, {SMALLER_TORCH} before the command saves 3 GB of CUDA libraries)", flush=True)
+        work.append(lambda: install_tandem(logs / "install-tandem.log"))
+    if "label-studio" in targets and not (label_studio_installed(state) and label_studio_template(state).exists()):
+        print(f"Installing Label Studio {LABEL_STUDIO_VERSION} into {state}: 1 GB, two minutes", flush=True)
+        work.append(lambda: prepare_label_studio(state, logs / "install-label-studio.log"))
+    began = time.monotonic()
+    with ThreadPoolExecutor(2) as threads:
+        installs = [threads.submit(one) for one in work]
+        pending = set(installs)
+        while pending:
+            pending = wait(pending, timeout=SAY_SECONDS).not_done
+            if pending:
+                print(f"  still at it after {time.monotonic() - began:.0f} s", flush=True)
+    failed = False
+    for one in installs:
+        try:
+            one.result()
+        except ServerError as error:
+            failed = True
+            print(error, file=sys.stderr)
+    if work and not failed:
+        print(f"Installed in {time.monotonic() - began:.0f} s", flush=True)
+    return 1 if failed else 0
+
+
+def prepare_label_studio(state: Path, log: Path) -> None:
+    """Install Label Studio and make the database that each new one starts from."""
+    install_label_studio(state, log)
+    make_label_studio_template(state)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -22,8 +22,8 @@ from typing import Any, Self
 
 from supervisor.xmlrpc import SupervisorTransport
 
-from backend.up.install import ServerError, environment, tail
-from backend.up.servers import LEASH, LEASH_GRACE, Server, socket_path
+from backend.up.install import LEASH, ServerError, environment, tail
+from backend.up.servers import LEASH_GRACE, Server, socket_path
 
 LOG_BYTES = 10 << 20
 LOG_BACKUPS = 3
@@ -103,7 +103,12 @@ class Runner:
         command += ["--", sys.executable, "-m", "supervisor.supervisord", "--configuration", str(configuration)]
         with (self.logs / "supervisord.out").open("wb") as output:
             self._process = subprocess.Popen(
-                command, env=environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                command,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C on the terminal is for this process, which ends them in order
             )
         try:
             self._wait_for_supervisor()

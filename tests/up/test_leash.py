@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from backend.up import servers
+from backend.up import install
 
-LEASH = [sys.executable, "-I", "-S", str(servers.LEASH)]
+LEASH = [sys.executable, "-I", "-S", str(install.LEASH)]
 # Without the kernel's help, as on systems that are not Linux.
 POLLING = "import runpy, sys; sys.platform = 'elsewhere'; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
-WITHOUT_KERNEL = [sys.executable, "-I", "-S", "-c", POLLING, str(servers.LEASH)]
+WITHOUT_KERNEL = [sys.executable, "-I", "-S", "-c", POLLING, str(install.LEASH)]
 
 # Writes its process id and that of a child of its own, then both sleep, the child deaf to SIGTERM.
 FAMILY = "sh -c 'trap \"\" TERM; echo $$ >> pids; while :; do sleep 0.1; done' & echo $$ >> pids; wait"
