@@ -34,9 +34,9 @@ def declare_missing_operators() -> Library | None:
     spec = find_spec("torchvision")
     if spec is None or spec.origin is None or _loads(Path(spec.origin).parent):
         return None
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for operator in ("nms", "qnms"):
-        library.define(operator + _SIGNATURE)
+        library.define(operator + _SIGNATURE)  # type: ignore[no-untyped-call]
     return library
 
 

@@ -1,0 +1,258 @@
+"""What serves: the small, frozen end of a head. It needs numpy alone, and is saved without pickle."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, cast
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Weights(ABC):
+    """A frozen classifier: classes, and what turns features into their probabilities.
+
+    Attributes
+    ----------
+    classes : numpy.ndarray of str or int, shape (k,)
+        In the order of the columns of `predict_proba`.
+    """
+
+    kind: ClassVar[str]
+    classes: NDArray[Any]
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Length of the feature vectors it takes."""
+
+    @abstractmethod
+    def _probabilities(self, features: Floats) -> Floats: ...
+
+    @abstractmethod
+    def _check(self) -> None: ...
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise ValueError(f"The weights' {field.name} holds values that are not finite.")
+        if self.classes.ndim != 1 or self.classes.dtype.kind not in "Ui" or not len(self.classes):
+            raise ValueError("The weights' classes must be a list of names or of whole numbers, at least one.")
+        if len(np.unique(self.classes)) != len(self.classes):
+            raise ValueError("The weights name a class twice.")
+        self._check()
+
+    def predict_proba(self, X: ArrayLike) -> Floats:  # noqa: N803
+        """Return probabilities.
+
+        Parameters
+        ----------
+        X : array-like of float, shape (n, d)
+            Features.
+
+        Returns
+        -------
+        numpy.ndarray of float64, shape (n, k)
+            A row per sample that sums to 1, a column per class.
+
+        Raises
+        ------
+        ValueError
+            When `X` has another shape or holds values that are not finite.
+        """
+        features = as_features(X, self.dim)
+        return self._probabilities(features)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
+        """Return the likeliest class of each sample, shape (n,)."""
+        return cast("NDArray[Any]", self.classes[self.predict_proba(X).argmax(axis=1)])
+
+    def to_bytes(self) -> bytes:
+        """Return the weights as the bytes of an uncompressed npz file."""
+        file = io.BytesIO()
+        np.savez(file, kind=np.array(self.kind), **{field.name: getattr(self, field.name) for field in fields(self)})
+        return file.getvalue()
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Weights:
+        """Read weights of any kind; nothing in them is trusted or executed.
+
+        Raises
+        ------
+        ValueError
+            When `data` is not what `to_bytes` gave: cut off, of an unknown kind, of wrong shapes or not finite.
+        """
+        arrays = _read_npz(data)
+        name = str(arrays.pop("kind", ""))
+        kind = {kind.kind: kind for kind in (LinearWeights, MLPWeights)}.get(name)
+        if kind is None:
+            raise ValueError(f"Weights of the kind {name!r} are not known.")
+        return kind.from_arrays(arrays)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Weights:
+        """Build weights of this kind from arrays named as its attributes; scalars come as arrays without dimensions."""
+        wanted = [field.name for field in fields(cls)]
+        if set(arrays) != set(wanted):
+            raise ValueError(f"The weights hold {sorted(arrays)} instead of {sorted(wanted)}.")
+        return cls(**{name: array if array.ndim else array.item() for name, array in arrays.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class LinearWeights(Weights):
+    """Logits that are linear in the features.
+
+    Attributes
+    ----------
+    coef : numpy.ndarray of float64, shape (k, d)
+        Rows of never-labelled classes are not used.
+    intercept : numpy.ndarray of float64, shape (k,)
+        ``(X @ coef.T + intercept) / temperature`` are the logits.
+    temperature : float
+        Divides the logits.
+    reserved : numpy.ndarray of float64, shape (k,)
+        For a class that was never labelled, its probability whatever the features; 0 for the others, which share the
+        rest.
+    link : {"softmax", "one-vs-rest"}
+        How logits become probabilities: against each other, or each by its own sigmoid, then divided by their sum.
+    """
+
+    kind: ClassVar[str] = "linear"
+    coef: Floats
+    intercept: Floats
+    temperature: float
+    reserved: Floats
+    link: Literal["softmax", "one-vs-rest"] = "softmax"
+
+    @property
+    def dim(self) -> int:
+        """Length of the feature vectors it takes."""
+        return int(self.coef.shape[1])
+
+    def _check(self) -> None:
+        count = len(self.classes)
+        _check_floats("coef", self.coef, (count, None))
+        _check_floats("intercept", self.intercept, (count,))
+        _check_floats("reserved", self.reserved, (count,))
+        if not isinstance(self.temperature, float) or not 0 < self.temperature < np.inf:
+            raise ValueError("The weights' temperature must be a positive number.")
+        total = self.reserved.sum()
+        if (self.reserved < 0).any() or total > 1 + 1e-9 or (total < 1 - 1e-9 and (self.reserved > 0).all()):
+            raise ValueError("The weights' reserved probabilities must lie between 0 and 1, and so must their sum.")
+        if self.link not in ("softmax", "one-vs-rest"):
+            raise ValueError(f"The weights' link {self.link!r} is neither softmax nor one-vs-rest.")
+
+    def _probabilities(self, features: Floats) -> Floats:
+        probabilities = np.tile(self.reserved, (len(features), 1))
+        labelled = self.reserved == 0
+        if labelled.any():
+            logits = (features @ self.coef[labelled].T + self.intercept[labelled]) / self.temperature
+            shares = softmax(logits) if self.link == "softmax" else one_vs_rest(logits)
+            probabilities[:, labelled] = (1 - self.reserved.sum()) * shares
+        return probabilities
+
+
+@dataclass(frozen=True, eq=False)
+class MLPWeights(Weights):
+    """One hidden layer of rectified units, then softmax.
+
+    Attributes
+    ----------
+    hidden_coef : numpy.ndarray of float64, shape (d, h)
+    hidden_intercept : numpy.ndarray of float64, shape (h,)
+    coef : numpy.ndarray of float64, shape (h, k)
+    intercept : numpy.ndarray of float64, shape (k,)
+    """
+
+    kind: ClassVar[str] = "mlp"
+    hidden_coef: Floats
+    hidden_intercept: Floats
+    coef: Floats
+    intercept: Floats
+
+    @property
+    def dim(self) -> int:
+        """Length of the feature vectors it takes."""
+        return int(self.hidden_coef.shape[0])
+
+    def _check(self) -> None:
+        _check_floats("hidden_coef", self.hidden_coef, (None, None))
+        units = self.hidden_coef.shape[1]
+        _check_floats("hidden_intercept", self.hidden_intercept, (units,))
+        _check_floats("coef", self.coef, (units, len(self.classes)))
+        _check_floats("intercept", self.intercept, (len(self.classes),))
+
+    def _probabilities(self, features: Floats) -> Floats:
+        hidden = np.maximum(features @ self.hidden_coef + self.hidden_intercept, 0)
+        return softmax(hidden @ self.coef + self.intercept)
+
+
+def softmax(logits: Floats) -> Floats:
+    """Turn logits, shape (n, k), to probabilities; differences of any size are safe."""
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return cast(Floats, shares / shares.sum(axis=1, keepdims=True))
+
+
+def one_vs_rest(logits: Floats) -> Floats:
+    """Turn each logit to a probability of its own, then divide by their sum, as scikit-learn's linear classifiers."""
+    # Taken off the row's greatest first: all sigmoids of a row may be too small for a float.
+    log_shares = -np.logaddexp(0, -logits)
+    return softmax(log_shares)
+
+
+def as_features(X: ArrayLike, dim: int | None) -> Floats:  # noqa: N803
+    """Return features as float64, shape (n, d), or say what is wrong with them.
+
+    Raises
+    ------
+    ValueError
+        When they are not a table of finite numbers, or not of `dim` columns.
+    """
+    features = np.asarray(X, dtype=np.float64)
+    if features.ndim != 2:
+        raise ValueError(f"X must be a table of a row per sample, not of shape {features.shape}.")
+    if dim is not None and features.shape[1] != dim:
+        raise ValueError(f"X has {features.shape[1]} features, but {dim} were learned.")
+    if features.shape[1] == 0:
+        raise ValueError("X has no features.")
+    if not np.isfinite(features).all():
+        raise ValueError("X holds values that are not finite (NaN or infinity).")
+    return features
+
+
+def _check_floats(name: str, array: object, shape: tuple[int | None, ...]) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != np.float64 or array.ndim != len(shape):
+        raise ValueError(f"The weights' {name} must be a float64 array of {len(shape)} dimensions.")
+    if any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)) or 0 in array.shape:
+        raise ValueError(f"The weights' {name} has the shape {array.shape}, which doesn't fit the rest.")
+
+
+def _read_npz(data: bytes) -> dict[str, NDArray[Any]]:
+    """Read what `numpy.savez` wrote, without giving in to sizes that the data only claims to have."""
+    arrays = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED:
+                    raise ValueError(f"{entry.filename} is compressed.")
+                content = archive.read(entry)
+                file = io.BytesIO(content)
+                if npy.read_magic(file) != (1, 0):
+                    raise ValueError(f"{entry.filename} is of an unknown version.")
+                shape, _, dtype = npy.read_array_header_1_0(file)
+                if dtype.kind not in "Uif" or dtype.itemsize * int(np.prod(shape)) != len(content) - file.tell():
+                    raise ValueError(f"{entry.filename} is not as long as it claims.")
+                file.seek(0)
+                arrays[entry.filename.removesuffix(".npy")] = npy.read_array(file, allow_pickle=False)
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OverflowError, NotImplementedError, OSError) as error:
+        raise ValueError(f"These bytes are not saved weights: {error}") from error
+    return arrays
