@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from backend.settings import get_settings
+from backend.settings import Settings, get_settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -18,6 +19,50 @@ def main() -> None:
     for noisy in ("httpx", "alembic", "mlflow", "botocore", "urllib3", "rq"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     app()
+
+
+@app.command()
+def up(
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of images for a project of your own; subfolders, if any, become its classes."),
+    ] = None,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000,
+) -> None:
+    """Run everything on this machine: Redis, MLflow, Label Studio, Tandem, and a project to label in."""
+    from backend.up.run import up as run_everything
+
+    raise typer.Exit(run_everything(Settings(), images, mlflow_port))
+
+
+@app.command()
+def connect(
+    project: Annotated[int | None, typer.Option(help="Label Studio's id of a project that is there already.")] = None,
+    title: Annotated[str | None, typer.Option(help="Title of a project: taken if there is one, else made.")] = None,
+    label_config: Annotated[Path | None, typer.Option(help="Labeling configuration of a project that is made.")] = None,
+) -> None:
+    """Connect a project of Label Studio to Tandem: backend, webhook with its secret, sampling and the tab Ask next.
+
+    Tandem must be running, since Label Studio asks it at once. Running this again mends what is not as it should be.
+    """
+    from backend.connect import connect as connect_project
+    from backend.label_config import UnusableConfig
+    from backend.labelstudio import LabelStudioError
+    from backend.services import Services
+
+    settings = get_settings()
+    xml = label_config.read_text(encoding="utf-8") if label_config else None
+    try:
+        connected = connect_project(
+            settings, Services(settings).label_studio, project=project, title=title, label_config=xml
+        )
+    except (LabelStudioError, UnusableConfig) as error:
+        typer.secho(str(error), err=True, fg=typer.colors.RED)
+        raise typer.Exit(1) from error
+    facts = connected.project.facts
+    typer.echo(f"Project {facts.id} ({facts.title}) is connected: {settings.label_studio_url}/projects/{facts.id}/")
+    for note in connected.notes:
+        typer.echo(f"- {note}")
 
 
 @app.command()
@@ -50,12 +95,44 @@ def migrate() -> None:
 @app.command()
 def sync(project: Annotated[int, typer.Argument(help="Label Studio's id of the project.")]) -> None:
     """Compare the ledger with Label Studio now, and learn the difference."""
+    from backend.labelstudio import LabelStudioError
+    from backend.projects import UnknownProject
     from backend.reconcile import reconcile
     from backend.services import Services
 
     services = Services(get_settings())
-    difference = reconcile(services, services.projects.named(project).id)
+    try:
+        difference = reconcile(services, services.projects.named(project).id)
+    except (LabelStudioError, UnknownProject) as error:
+        typer.secho(str(error), err=True, fg=typer.colors.RED)
+        raise typer.Exit(1) from error
     typer.echo(
         f"{difference.tasks} tasks and {difference.annotations} annotations in Label Studio; "
         f"{difference.events} events were missing from the ledger."
     )
+
+
+@app.command()
+def status() -> None:
+    """Tell what each project has learned, and what still waits to be done."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from backend.services import Services
+    from model.evaluation import Prequential
+
+    services = Services(get_settings())
+    table = Table("project", "version", "labels", "pool", "accuracy before learning", "shown", "not in MLflow")
+    for project in services.projects.all():
+        champion = services.versions.champion(project.id)
+        prequential = Prequential.from_dict(champion.metrics["prequential"]) if champion else Prequential()
+        table.add_row(
+            f"{project.label_studio_id} {project.title}",
+            champion.name if champion else "none yet",
+            str(sum(champion.metrics["labels"].values()) if champion else 0),
+            str(len(services.ledger.pool(project.id))),
+            f"{prequential.accuracy:.3f} of {prequential.count}" if prequential.count else "",
+            project.shown or "",
+            str(len(services.versions.unlogged(project.id, 1000))),
+        )
+    Console().print(table)

@@ -17,8 +17,8 @@ from backend.projects import Project, UnknownProject
 from backend.services import Services
 from backend.update import weights_of
 from backend.versions import Version, version_name
-from model.head import Weights
 from model.selection import margin
+from model.weights import Weights
 
 log = logging.getLogger(__name__)
 

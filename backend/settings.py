@@ -132,5 +132,9 @@ class Settings(BaseSettings):
 
 @lru_cache
 def get_settings() -> Settings:
-    """Return the settings of this process, read once."""
-    return Settings()
+    """Return the settings of this process, read once.
+
+    What `tandem up` chose (addresses, secrets) is in its state folder, so that other commands reach what it runs.
+    """
+    state = Settings().state
+    return Settings(_env_file=(".env", state / "up.env"))

@@ -25,8 +25,8 @@ from backend.predict import Champions, preselect
 from backend.projects import Project
 from backend.services import Services
 from backend.versions import version_name
-from model.head import Weights
 from model.selection import cold_start_scores, queue_scores
+from model.weights import Weights
 
 log = logging.getLogger(__name__)
 

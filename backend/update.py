@@ -23,7 +23,7 @@ from backend.services import Services
 from backend.versions import Version, VersionTaken
 from model.comparison import Head, make_head
 from model.evaluation import Prequential
-from model.head import Weights
+from model.weights import Weights
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""What Tandem's promises cost, measured on this machine beside the simplest alternative, in one run."""
