@@ -1,0 +1,170 @@
+"""How good a head is: before each label it learns, and on samples it never learned."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from model.weights import Floats
+
+LEAST_PROBABILITY = 1e-6
+"""No single surprise counts as more than -log of it, or one wrong label would drown a thousand."""
+
+
+class Prequential:
+    """Accuracy and log-loss of predictions made before their labels were learned: tested first, then trained on.
+
+    Every label is a test sample that was held out, so no labels have to be put aside; see Gama, Sebastiao and Rodrigues
+    (On evaluating stream learning algorithms, Machine Learning, 2013).
+
+    Parameters
+    ----------
+    window : int
+        Number of newest labels that `recent_accuracy` looks at.
+
+    Examples
+    --------
+    >>> prequential = Prequential(window=2)
+    >>> for probability, correct in [(0.2, False), (0.5, True), (0.8, True)]:
+    ...     prequential.add(probability, correct)
+    >>> prequential.count, prequential.recent_accuracy
+    (3, 1.0)
+    >>> round(prequential.accuracy, 3), round(prequential.log_loss, 3)
+    (0.667, 0.842)
+    """
+
+    def __init__(self, window: int = 50) -> None:
+        if window < 1:
+            raise ValueError("The window of a prequential evaluation must hold at least one label.")
+        self.count = 0
+        self._correct = 0
+        self._loss = 0.0
+        self._recent: deque[bool] = deque(maxlen=window)
+
+    def add(self, probability: float, correct: bool) -> None:
+        """Count one label.
+
+        Parameters
+        ----------
+        probability : float
+            What the label's class was given before it was learned; 0 for a class that was not known.
+        correct : bool
+            Whether the label's class was the likeliest.
+        """
+        if not 0 <= probability <= 1 + 1e-9:
+            raise ValueError(f"A probability lies between 0 and 1, not at {probability}.")
+        self.count += 1
+        self._correct += bool(correct)
+        self._loss -= float(np.log(max(min(probability, 1.0), LEAST_PROBABILITY)))
+        self._recent.append(bool(correct))
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all labels whose class was the likeliest; NaN before the first."""
+        return self._correct / self.count if self.count else float("nan")
+
+    @property
+    def recent_accuracy(self) -> float:
+        """The same of the newest labels; NaN before the first."""
+        return sum(self._recent) / len(self._recent) if self._recent else float("nan")
+
+    @property
+    def log_loss(self) -> float:
+        """Mean of -log of the probability that was given to the label's class, in nats; NaN before the first."""
+        return self._loss / self.count if self.count else float("nan")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON can hold it."""
+        return {
+            "count": self.count,
+            "correct": self._correct,
+            "loss": self._loss,
+            "window": self._recent.maxlen,
+            "recent": "".join("1" if correct else "0" for correct in self._recent),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Prequential:
+        """Go on from what `to_dict` gave.
+
+        Raises
+        ------
+        ValueError
+            When it is something else.
+        """
+        try:
+            prequential = cls(int(values["window"]))
+            prequential.count, prequential._correct = int(values["count"]), int(values["correct"])
+            prequential._loss = float(values["loss"])
+            recent = str(values["recent"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"This is no prequential evaluation: {error}.") from error
+        if (
+            not 0 <= prequential._correct <= prequential.count
+            or len(recent) > prequential.count
+            or set(recent) - {*"01"}
+        ):
+            raise ValueError("This prequential evaluation contradicts itself.")
+        prequential._recent.extend(digit == "1" for digit in recent)
+        return prequential
+
+
+def accuracy(proba: ArrayLike, y: ArrayLike) -> float:
+    """Share of samples whose likeliest class is theirs.
+
+    Parameters
+    ----------
+    proba : array-like of float, shape (n, k)
+        Probabilities.
+    y : array-like of int, shape (n,)
+        The column of each sample's class.
+    """
+    probabilities, columns = _checked(proba, y)
+    return float((probabilities.argmax(axis=1) == columns).mean())
+
+
+def log_loss(proba: ArrayLike, y: ArrayLike) -> float:
+    """Mean of -log of the probability that was given to each sample's class, in nats; parameters as in `accuracy`."""
+    probabilities, columns = _checked(proba, y)
+    given = probabilities[np.arange(len(columns)), columns]
+    return float(-np.log(np.maximum(given, LEAST_PROBABILITY)).mean())
+
+
+def expected_calibration_error(proba: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
+    """Mean distance between how sure the likeliest class was and how often it was right, over bins of equal width.
+
+    Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, ICML 2017, equation 3.
+
+    Parameters
+    ----------
+    proba : array-like of float, shape (n, k)
+        Probabilities.
+    y : array-like of int, shape (n,)
+        The column of each sample's class.
+    bins : int
+        Number of bins between 0 and 1.
+
+    Examples
+    --------
+    >>> expected_calibration_error([[0.9, 0.1], [0.9, 0.1]], [0, 1])
+    0.4
+    """
+    probabilities, columns = _checked(proba, y)
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == columns
+    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(places, confidence, bins) - np.bincount(places, correct, bins)
+    return float(np.abs(gaps).sum() / len(columns))
+
+
+def _checked(proba: ArrayLike, y: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
+    probabilities, columns = np.asarray(proba, dtype=np.float64), np.asarray(y)
+    if probabilities.ndim != 2 or columns.shape != (len(probabilities),) or not len(columns):
+        raise ValueError("Probabilities must be a row per sample, and there must be a class for each row.")
+    if columns.dtype.kind not in "iu" or columns.min() < 0 or columns.max() >= probabilities.shape[1]:
+        raise ValueError("Each sample's class must be the number of a column of the probabilities.")
+    return probabilities, cast("NDArray[np.intp]", columns)
