@@ -39,6 +39,7 @@ from backend.up.servers import Server
 OURS = ("web", "learn", "chores")
 LOCAL_HOSTS = {"127.0.0.1", "localhost", "::1", "0.0.0.0"}  # noqa: S104 - recognized, not bound
 WATCH_SECONDS = 1.0
+PORT_SECONDS = 5.0  # for what is just ending to let go of its port
 LONGEST_TITLE = 50  # Label Studio's limit; its shortest is 3
 PASSWORD_BYTES = 8
 
@@ -299,16 +300,26 @@ def refuse_taken_ports(needed: list[tuple[str, str, int, str]]) -> None:
         With a sentence for each that is not.
     """
     sentences = []
+    deadline = time.monotonic() + PORT_SECONDS
     for name, host, port, setting in needed:
-        try:
-            socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-        except OSError as error:
-            reason = "is taken by another program" if error.errno == errno.EADDRINUSE else f"can't be used ({error})"
-            sentences.append(
-                f"Port {port}, for {name}, {reason}: end that, or choose another port, for example {setting}"
+        while (number := taken(host, port)) == errno.EADDRINUSE and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if number:
+            reason = (
+                "is taken by another program" if number == errno.EADDRINUSE else f"is refused ({os.strerror(number)})"
             )
+            sentences.append(f"Port {port}, for {name}, {reason}: end that, or choose another, for example {setting}")
     if sentences:
         raise ServerError("\n".join(sentences))
+
+
+def taken(host: str, port: int) -> int:
+    """Return 0 if this process could listen on the port, else the number of the error."""
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
 
 
 def prepare_label_studio(places: Places, steps: Steps) -> None:
@@ -339,7 +350,7 @@ def start_all(runner: Runner, setup: Setup, places: Places, folder: Path, steps:
     looking = steps.begin(f"Looking through {folder}")
     found = demo.plan_import(folder)
     looking.done(describe(found))
-    for name in ("label-studio", "mlflow", "web"):
+    for name in ("label-studio", "web"):
         if name in begun:
             runner.wait_ready(name)
             begun.pop(name).done("ready")

@@ -29,7 +29,7 @@ LOG_BYTES = 10 << 20
 LOG_BACKUPS = 3
 SETTLED_SECONDS = 2  # what ends earlier counts as not started: it is tried again with one second more each time
 TRIES = 30  # of starting, in a row; with the growing pauses, eight minutes
-STARTING_STATES = {"STARTING", "BACKOFF"}
+FAILING_SECONDS = 10.0  # for a program that is waited for: what it lacks may be held by one that is just ending
 ENDED_STATES = {"STOPPED", "EXITED", "FATAL"}
 
 
@@ -43,13 +43,10 @@ class ProgramState:
         STOPPED, STARTING, RUNNING, BACKOFF (ended at once, will be tried again), STOPPING, EXITED or FATAL (given up).
     pid
         Of its leash; 0 when it isn't running.
-    description
-        Supervisor's words.
     """
 
     state: str
     pid: int
-    description: str
 
 
 class Runner:
@@ -144,21 +141,22 @@ class Runner:
             When it can't in time or was given up; the message ends with the last lines of its log.
         """
         server = self.servers[name]
-        deadline = time.monotonic() + server.patience
+        deadline = give_up = time.monotonic() + server.patience
         while missing := server.unready():
             found = self.states()[name]
-            if found.state in ENDED_STATES:
-                raise ServerError(f"{name} ended: {found.description}. {self._told_by(name)}")
+            if found.state == "BACKOFF":
+                give_up = min(give_up, time.monotonic() + FAILING_SECONDS)
+            if found.state in ENDED_STATES or time.monotonic() > give_up < deadline:
+                raise ServerError(f"{name} ended by itself. {self._told_by(name)}")
             if time.monotonic() > deadline:
-                raise ServerError(
-                    f"{name} is not ready after {server.patience:.0f} s: {missing}. {self._told_by(name)}"
-                )
+                waited = f"{server.patience:.0f} s"
+                raise ServerError(f"{name} is not ready after {waited}: {missing}. {self._told_by(name)}")
             time.sleep(0.1)
 
     def states(self) -> dict[str, ProgramState]:
         """Return how each program is doing."""
         found: list[dict[str, Any]] = self._call("getAllProcessInfo")
-        return {one["name"]: ProgramState(one["statename"], one["pid"], one["description"]) for one in found}
+        return {one["name"]: ProgramState(one["statename"], one["pid"]) for one in found}
 
     def log(self, name: str) -> Path:
         """Return where the program's log is."""

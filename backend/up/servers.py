@@ -257,7 +257,7 @@ def mlflow(folder: Path, port: int, artifacts: str = "", extra: Mapping[str, str
         environment=environment(settings),
         address=f"http://{HOST}:{port}",
         unready=lambda: http_unready(f"http://{HOST}:{port}/health"),
-        patience=120.0,
+        patience=300.0,
         lock=folder.resolve() / "owner.lock",
         background=True,
     )
