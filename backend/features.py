@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -137,14 +137,19 @@ class Features:
         start = time.perf_counter()
         found.unreadable.update(self._resting(project_id, missing))
         due = [address for address in missing if address not in found.unreadable][:limit]
-        encoded = sum(self._take_in(project_id, batch, found) for batch in self._read(due, task_of))
+        encoded = sum(self._take_in(project_id, batch, found) for batch in self._read(due, task_of)) if due else 0
         return replace(found, encoded=encoded, seconds=time.perf_counter() - start)
 
     def _read(self, addresses: Sequence[str], task_of: dict[str, int]) -> Iterator[list[_Read]]:
-        """Yield what was read in batches; while one is encoded, the next is being fetched and decoded."""
-        waiting = [self._readers.submit(self._read_one, address, task_of[address]) for address in addresses]
-        for start in range(0, len(waiting), self.batch):
-            yield [future.result() for future in waiting[start : start + self.batch]]
+        """Yield what was read in batches; while one is encoded, the next is fetched and decoded, and no more."""
+        batches = [addresses[start : start + self.batch] for start in range(0, len(addresses), self.batch)]
+        ahead = [self._submit(batch, task_of) for batch in batches[:1]]
+        for following in [*batches[1:], []]:
+            ahead.append(self._submit(following, task_of))
+            yield [future.result() for future in ahead.pop(0)]
+
+    def _submit(self, addresses: Sequence[str], task_of: dict[str, int]) -> list[Future[_Read]]:
+        return [self._readers.submit(self._read_one, address, task_of[address]) for address in addresses]
 
     def _read_one(self, address: str, task_id: int) -> _Read:
         try:

@@ -104,7 +104,9 @@ class Ledger:
                     withdrawn = self._withdraw(connection, project, told.ids, source)
                     return Told(project, labels=withdrawn, tasks=withdrawn)
                 case TasksTold():
-                    return self._tell_tasks(connection, project, told.tasks, source)
+                    renamed = self._withdraw_from_namesakes(connection, project, told.tasks, source)
+                    changed = self._tell_tasks(connection, project, told.tasks, source)
+                    return Told(project, labels=renamed or changed.labels, tasks=changed.tasks)
                 case TasksDeleted():
                     return self._delete_tasks(connection, project, told.ids, source)
                 case ProjectTold():
@@ -239,6 +241,18 @@ class Ledger:
         moved = [task for task in fresh if task.id in known and known[task.id] != task.image]
         labels = [self._move(connection, project, task, source) for task in moved]
         return Told(project, labels=any(labels), tasks=True)
+
+    def _withdraw_from_namesakes(
+        self, connection: sa.Connection, project: Project, made: Sequence[Task], source: Source
+    ) -> bool:
+        """Take back the labels of tasks that are gone unheard, and whose ids Label Studio has given to new ones."""
+        images = {task.id: task.image for task in made}
+        theirs: list[int] = []
+        for chunk in _chunks(images):
+            where = (annotation_table.c.project_id == project.id, annotation_table.c.task_id.in_(chunk))
+            rows = connection.execute(sa.select(annotation_table).where(*where, annotation_table.c.label.is_not(None)))
+            theirs += [row.id for row in rows if row.image != images[row.task_id]]
+        return self._withdraw(connection, project, theirs, source)
 
     def _move(self, connection: sa.Connection, project: Project, task: Task, source: Source) -> bool:
         """Let a task have another picture: its labels count for that one now, and what was pushed is void."""

@@ -88,14 +88,15 @@ class Settings(BaseSettings):
     )
     image_downloads: int = Field(8, ge=1, description="Images fetched at the same time.")
 
-    show_interval: float = Field(
-        1.0, description="Seconds between two pushes of predictions to Label Studio, at least."
-    )
-    show_batch: int = Field(1000, ge=1, description="Predictions in one bulk import into Label Studio.")
+    show_interval: float = Field(0.5, description="Seconds that Label Studio is left alone between two pushes.")
     show_first: int = Field(
-        2000,
-        ge=1,
-        description="Tasks most worth asking that are pushed after each label; the rest follow when it is calm.",
+        50, ge=1, description="Tasks most worth asking, pushed to Label Studio at once after each label."
+    )
+    show_calm: float = Field(
+        2.0, description="Seconds without a new version after which the rest of the pool is pushed, slice by slice."
+    )
+    show_slice: int = Field(
+        100, ge=1, le=500, description="Tasks of such a slice: Label Studio lets nobody write while it takes one in."
     )
     sync_interval: float = Field(300.0, description="Seconds between two comparisons with Label Studio's annotations.")
 

@@ -1,9 +1,12 @@
 """Show: the pool is encoded, scored by the champion, and pushed to Label Studio, whose queue and scores follow.
 
-A version's predictions go up under its name, the most worth asking first; then the project is switched to that name and
-the older names are dropped. What is not shown yet follows slice by slice, so that a new version never waits long. The
-score is the margin: how far the best class is ahead of the next, 0 when it could be either. Label Studio asks for the
-smallest first. Before the first label it is the place in the cold-start order instead, with nothing preselected.
+The score is the margin: how far the best class is ahead of the next, 0 when it could be either. Label Studio asks for
+the smallest first. Before the first label it is the place in the cold-start order instead, with nothing preselected.
+
+Label Studio, on SQLite, lets nobody write while it imports or deletes predictions, and deletes take 4 ms each: pushing
+the whole pool with each label would make annotators wait. So a version's first predictions are the few most worth
+asking, under a name of its own, to which the project is switched; Label Studio then asks for those before all others.
+The rest follows slice by slice when no label has come for a moment, each slice replacing what those tasks had.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from backend.labelstudio import LabelStudioError
 from backend.predict import Champions, preselect
 from backend.projects import Project
 from backend.services import Services
-from backend.versions import version_name
+from backend.settings import Settings
+from backend.versions import Version, version_name
 from model.selection import cold_start_scores, queue_scores
 from model.weights import Weights
 
@@ -34,6 +38,8 @@ ENCODED_AT_A_TIME = 256
 """New images encoded before what is known is shown and other work gets its turn."""
 OUR_NAMES = re.compile(r"tandem-v(\d+)(?:\.(\d+))?")
 """Names under which Tandem pushes predictions; only those are ever dropped."""
+DROPPED_AT_ONCE = 100
+"""Predictions of an older name that are deleted while people label; more wait for a calm moment."""
 UNREADABLE_SCORE = 1.0
 """Score of a task whose image can't be read: it is asked last."""
 CHUNK = 4096
@@ -71,6 +77,10 @@ class Pool:
         for row, (address, vector) in enumerate(fresh.items(), start=used):
             self.rows[row] = vector
             self.row_of[address] = row
+
+    def has_scores(self, number: int, candidates: Sequence[_Candidate]) -> bool:
+        """Tell whether all these tasks were scored by version `number`."""
+        return self.scored_for == number and all(candidate.task_id in self.scores for candidate in candidates)
 
     def matrix(self, addresses: Sequence[str]) -> npt.NDArray[np.float16]:
         """Return the vectors of `addresses`, shape (n, d)."""
@@ -112,7 +122,7 @@ class _Candidate:
 
 
 def show(services: Services, pools: Pools, champions: Champions, project_id: int) -> Shown | None:
-    """Push what Label Studio does not show yet; return what was pushed, None when all stands there already.
+    """Push what Label Studio does not show yet; return what was pushed, None when there is nothing to do now.
 
     Raises
     ------
@@ -123,45 +133,52 @@ def show(services: Services, pools: Pools, champions: Champions, project_id: int
         pools.throttle(project_id, services.settings.show_interval)
         project = services.projects.get(project_id)
         config = project.config
-        if config is None:
-            return None
         version, weights = champions.of(services, project_id)
+        number = version.number if version else 0
+        renew = project.shown_version != number
+        if config is None or not (renew or is_calm(services.settings, version)):
+            return None
         if version is not None and version.metrics["waiting"]:
             _read_again(services, project_id)
         pool = pools.get(project_id, services.encoder.id)
-        candidates, more_to_encode = _candidates(services, project_id, pool)
-        number = version.number if version else 0
-        unshown = [candidate for candidate in candidates if not candidate.shown]
-        # The cold start orders the pool as a whole: again when all of it is known.
-        renew = project.shown_version != number or (weights is None and bool(unshown) and not more_to_encode)
-        if weights is None and more_to_encode and not renew:
-            unshown = []
-        todo = candidates if renew else unshown
+        candidates, more_to_encode = _candidates(services, project_id, pool, hurry=renew)
+        todo = [candidate for candidate in candidates if renew or not candidate.shown]
+        if weights is None and not renew:
+            # The cold start orders the pool as a whole: anew once the newcomers are all known, and not before.
+            renew = bool(todo) and not more_to_encode and not pool.has_scores(number, candidates)
+            todo = candidates if renew else [] if more_to_encode else todo
+        count = 0
         if todo:
             scores = _scores(pool, number, weights, candidates)
             todo = sorted(todo, key=lambda candidate: scores[candidate.task_id])
-            first = todo[: services.settings.show_first if renew else services.settings.show_batch]
+            part = todo[: services.settings.show_first if renew else services.settings.show_slice]
             name = _fresh_name(services, project, number) if renew else project.shown or version_name(number)
-            _push(services, project, _predictions(name, config, weights, pool, first, scores))
+            predictions = _predictions(name, config, weights, pool, part, scores)
             if renew:
+                _push(services, project, predictions)
                 _switch(services, project, name, number)
-            services.ledger.note_shown(project_id, [candidate.task_id for candidate in first])
-            log.info("Project %d: %s is shown for %d more tasks", project_id, name, len(first))
-            if renew:
-                _drop_others(services, project, name)
-            more_to_push = len(todo) > len(first)
+            else:
+                _replace(services, project, predictions)
+            count = len(part)
+            services.ledger.note_shown(project_id, [candidate.task_id for candidate in part])
+            _drop_others(services, project, name, all_of_them=count == len(todo) and not more_to_encode)
+            log.info("Project %d: %s is shown for %d more tasks, %d to go", project_id, name, count, len(todo) - count)
         pools.rest(project_id)
-    if not todo and not more_to_encode:
-        return None
-    if more_to_encode or more_to_push:
+    if more_to_encode or len(todo) > count:
         services.jobs.ask("show", project_id)
-    return Shown(name, len(first)) if todo else None
+    return Shown(name, count) if count else None
 
 
-def _candidates(services: Services, project_id: int, pool: Pool) -> tuple[list[_Candidate], bool]:
+def is_calm(settings: Settings, version: Version | None) -> bool:
+    """Tell whether no label has come for a moment, so that annotators hardly notice a large push."""
+    return version is None or time.time() - version.created_at >= settings.show_calm
+
+
+def _candidates(services: Services, project_id: int, pool: Pool, hurry: bool) -> tuple[list[_Candidate], bool]:
     """Return the tasks that can be shown, with features in `pool`, and whether images are left to encode.
 
-    Not more than `ENCODED_AT_A_TIME` new images are encoded. A task whose image can't be read is shown as empty.
+    Not more than `ENCODED_AT_A_TIME` new images are encoded; in a `hurry` none, unless nothing is known yet. A task
+    whose image can't be read is shown as empty.
     """
     tasks = services.ledger.pool(project_id)
     task_of = {address: task_id for task_id, address, _ in tasks if address is not None}
@@ -169,7 +186,8 @@ def _candidates(services: Services, project_id: int, pool: Pool) -> tuple[list[_
     for start in range(0, len(missing), CHUNK):
         pool.add(services.features.cached(project_id, missing[start : start + CHUNK]).vectors)
     missing = [address for address in missing if address not in pool.row_of]
-    found = services.features.find(project_id, [(each, task_of[each]) for each in missing], ENCODED_AT_A_TIME)
+    limit = 0 if hurry and pool.row_of else ENCODED_AT_A_TIME
+    found = services.features.find(project_id, [(each, task_of[each]) for each in missing], limit)
     pool.add(found.vectors)
     candidates = [
         _Candidate(task_id, address if address in pool.row_of else None, shown)
@@ -189,7 +207,7 @@ def _read_again(services: Services, project_id: int) -> None:
 
 def _scores(pool: Pool, number: int, weights: Weights | None, candidates: Sequence[_Candidate]) -> dict[int, float]:
     """Return each candidate's score: the smaller, the sooner it is asked; remembered for the slices of one version."""
-    if pool.scored_for == number and all(candidate.task_id in pool.scores for candidate in candidates):
+    if pool.has_scores(number, candidates):
         return pool.scores
     scores = {candidate.task_id: UNREADABLE_SCORE for candidate in candidates}
     known = {candidate.task_id: candidate.address for candidate in candidates if candidate.address is not None}
@@ -203,6 +221,13 @@ def _scores(pool: Pool, number: int, weights: Weights | None, candidates: Sequen
         scores.update(zip(known, values.tolist(), strict=True))
     pool.scored_for, pool.scores = number, scores
     return scores
+
+
+def score(weights: Weights | None, features: npt.NDArray[np.float16]) -> npt.NDArray[np.float64]:
+    """Return the scores, shape (n,), of a pool with features of shape (n, d): the smaller, the sooner it is asked."""
+    if weights is None:
+        return cold_start_scores(features)
+    return queue_scores(_probabilities(weights, features), features)
 
 
 def _probabilities(weights: Weights, features: npt.NDArray[np.float16]) -> npt.NDArray[np.float64]:
@@ -250,24 +275,29 @@ def _fresh_name(services: Services, project: Project, number: int) -> str:
 
 def _push(services: Services, project: Project, predictions: Sequence[dict[str, Any]]) -> None:
     """Import predictions, and look whether Label Studio took them all: what it drops, it drops silently."""
-    for start in range(0, len(predictions), services.settings.show_batch):
-        batch = predictions[start : start + services.settings.show_batch]
-        try:
-            created = services.label_studio.import_predictions(project.label_studio_id, batch)
-        except LabelStudioError as error:
-            if error.status == HTTPStatus.BAD_REQUEST:
-                # A task that is gone makes Label Studio refuse all of them: find out which.
-                services.jobs.ask("sync", project.id)
-            raise
-        if created != len(batch):
-            log.error(
-                "Project %d: Label Studio took %d of %d predictions; does its labeling configuration still have the "
-                "classes that Tandem knows? Comparing with it now",
-                project.id,
-                created,
-                len(batch),
-            )
+    try:
+        created = services.label_studio.import_predictions(project.label_studio_id, predictions)
+    except LabelStudioError as error:
+        if error.status == HTTPStatus.BAD_REQUEST:
+            # A task that is gone makes Label Studio refuse all of them: find out which.
             services.jobs.ask("sync", project.id)
+        raise
+    if created != len(predictions):
+        log.error(
+            "Project %d: Label Studio took %d of %d predictions; does its labeling configuration still have the "
+            "classes that Tandem knows? Comparing with it now",
+            project.id,
+            created,
+            len(predictions),
+        )
+        services.jobs.ask("sync", project.id)
+
+
+def _replace(services: Services, project: Project, predictions: Sequence[dict[str, Any]]) -> None:
+    """Import predictions in place of what their tasks have, unless others than Tandem predict here as well."""
+    if all(OUR_NAMES.fullmatch(name) for name in services.label_studio.model_versions(project.label_studio_id)):
+        services.label_studio.delete_predictions(project.label_studio_id, [each["task"] for each in predictions])
+    _push(services, project, predictions)
 
 
 def _switch(services: Services, project: Project, name: str, number: int) -> None:
@@ -277,8 +307,8 @@ def _switch(services: Services, project: Project, name: str, number: int) -> Non
     services.projects.note_shown(project.id, name, number)
 
 
-def _drop_others(services: Services, project: Project, name: str) -> None:
-    """Delete the predictions Tandem pushed under other names; those of others stay."""
-    for other in services.label_studio.model_versions(project.label_studio_id):
-        if other != name and OUR_NAMES.fullmatch(other):
+def _drop_others(services: Services, project: Project, name: str, all_of_them: bool) -> None:
+    """Delete what Tandem pushed under other names: the small ones, or all of them once nothing else is to be done."""
+    for other, count in services.label_studio.model_versions(project.label_studio_id).items():
+        if other != name and OUR_NAMES.fullmatch(other) and (all_of_them or count <= DROPPED_AT_ONCE):
             services.label_studio.delete_model_version(project.label_studio_id, other)

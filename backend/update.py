@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal, cast
 
 import numpy as np
 
@@ -21,12 +22,14 @@ from backend.ledger import Changes, Label
 from backend.projects import Project
 from backend.services import Services
 from backend.versions import Version, VersionTaken
-from model.comparison import Head, make_head
+from model.comparison import IncrementalHead, make_head
 from model.evaluation import Prequential
+from model.head import StreamingLDA
 from model.weights import Weights
 
 log = logging.getLogger(__name__)
 
+HeadKind = Literal["streaming_lda", "mlp", "sgd"]
 Lesson = tuple[str, str]
 """A label and the content hash of the image it was given to: what one annotation taught."""
 
@@ -40,8 +43,8 @@ class Learner:
     `weights` are those of version `number`, the last that was committed here.
     """
 
-    kind: str
-    head: Head
+    kind: HeadKind
+    head: StreamingLDA | IncrementalHead
     classes: tuple[str, ...]
     encoder_id: str
     position: int = 0
@@ -105,7 +108,7 @@ def weights_of(services: Services, version: Version) -> Weights | None:
     data = services.versions.stored_weights(version.project_id, version.number)
     if data is not None:
         return Weights.from_bytes(data) if data else None
-    head = make_head(version.head, version.classes)
+    head = make_head(cast(HeadKind, version.head), version.classes)
     labels = [
         label
         for label in services.ledger.in_force(version.project_id, version.position).values()
@@ -222,8 +225,11 @@ def _measure(
     weights = learner.weights if learner.weights and learner.number == parent.number else weights_of(services, parent)
     if weights is not None:
         by_hash = {found.hashes[address]: vector for address, vector in found.vectors.items()}
-        probabilities = weights.predict_proba(np.stack([by_hash[digest] for digest in fresh]))
-        prequential.update(probabilities, list(fresh.values()), weights.classes)
+        columns = {str(label): column for column, label in enumerate(weights.classes)}
+        rows = weights.predict_proba(np.stack([by_hash[digest] for digest in fresh]))
+        for row, label in zip(rows, fresh.values(), strict=True):
+            column = columns.get(label)
+            prequential.add(0.0 if column is None else float(row[column]), column == int(row.argmax()))
     return prequential
 
 
@@ -238,15 +244,16 @@ def _fold(services: Services, learner: Learner, lessons: Mapping[int, Lesson | N
             learner.lessons.pop(annotation, None)
         else:
             learner.lessons[annotation] = lesson
-    if gone and not learner.head.can_forget:
+    come = [lesson for lesson in changed.values() if lesson is not None]
+    if gone and not isinstance(learner.head, StreamingLDA):
+        # It can't forget: it learns everything anew.
         learner.head = make_head(learner.kind, learner.classes)
+        learner.pictures.clear()
         gone, come = [], list(learner.lessons.values())
-    else:
-        come = [lesson for lesson in changed.values() if lesson is not None]
     by_hash = {found.hashes[address]: vector for address, vector in found.vectors.items()}
     missing = {digest for _, digest in [*gone, *come]} - by_hash.keys()
     by_hash |= services.features.by_hash(list(missing))
-    if gone:
+    if gone and isinstance(learner.head, StreamingLDA):
         learner.head.forget(*_samples(gone, by_hash))
     if come:
         learner.head.partial_fit(*_samples(come, by_hash))

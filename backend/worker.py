@@ -27,7 +27,7 @@ from backend.predict import Champions
 from backend.reconcile import reconcile
 from backend.services import Services
 from backend.settings import Settings, get_settings
-from backend.show import Pools, show
+from backend.show import Pools, is_calm, show
 from backend.update import Learners, update
 
 logger = logging.getLogger(__name__)
@@ -116,10 +116,9 @@ def sweep(services: Services) -> list[tuple[Kind, int]]:
         if services.versions.unlogged(project.id, 1):
             due.append(("log", project.id))
         champion = services.versions.champion(project.id)
-        other_version = project.shown_version != (champion.number if champion else 0)
-        if project.config and (
-            services.ledger.has_unshown_tasks(project.id) or (other_version and services.ledger.has_pool(project.id))
-        ):
+        renewed = project.shown_version != (champion.number if champion else 0)
+        unshown = services.ledger.has_unshown_tasks(project.id) and is_calm(services.settings, champion)
+        if project.config and (unshown or (renewed and services.ledger.has_pool(project.id))):
             due.append(("show", project.id))
         if time.time() - (project.synced_at or 0.0) > services.settings.sync_interval:
             due.append(("sync", project.id))

@@ -43,7 +43,9 @@ def main() -> None:
             median, slow = milliseconds(few, 50, 95)
             theirs = statistics.median(seed) * 1000
             rows += [
-                Row("label to served version, at 100 labels, median", f"{median:.0f} ms", "under 60 ms", met=median < 60),
+                Row(
+                    "label to served version, at 100 labels, median", f"{median:.0f} ms", "under 60 ms", met=median < 60
+                ),
                 Row("the same, p95", f"{slow:.0f} ms", "under 150 ms", met=slow < 150),
                 Row(
                     "times faster than MLP partial_fit + log_model",
@@ -66,7 +68,9 @@ def main() -> None:
 
             console.print("Predictions ...")
             (one,) = milliseconds(service.predict_cached(bench, LEARNING), 50)
-            rows.append(Row("/predict, one task, features cached, median", f"{one:.1f} ms", "under 10 ms", met=one < 10))
+            rows.append(
+                Row("/predict, one task, features cached, median", f"{one:.1f} ms", "under 10 ms", met=one < 10)
+            )
             rate, own = service.predict_uncached(bench, LEARNING, files)
             rows.append(
                 Row(

@@ -197,4 +197,3 @@ async def _post_steadily(url: str, bodies: list[bytes]) -> tuple[list[float], in
 
     await asyncio.gather(*(post(body, begin + place / EVENTS_A_SECOND) for place, body in enumerate(bodies)))
     return latencies, refused
-

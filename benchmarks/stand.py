@@ -92,9 +92,7 @@ class Stand:
     def label_event(self, number: int, task_id: int) -> dict[str, Any]:
         """Return the webhook that Label Studio sends when a person labels a task."""
         self._annotations += 1
-        body: dict[str, Any] = copy.deepcopy(
-            recorded("webhook_annotation_created__0_POST_webhook_ANNOTATION_CREATED")
-        )
+        body: dict[str, Any] = copy.deepcopy(recorded("webhook_annotation_created__0_POST_webhook_ANNOTATION_CREATED"))
         body["project"] |= {"id": number, "label_config": CONFIG}
         body["task"] |= {"id": task_id, "project": number, "data": {"image": address(task_id)}}
         body["annotation"] |= {"id": self._annotations, "task": task_id, "project": number}

@@ -28,7 +28,11 @@ def make_services(folder: Path, redis_url: str = NO_REDIS, **settings: Any) -> S
     """Return the services of a new state folder; exported encoders are shared between tests."""
     (STATE / "cache").mkdir(parents=True, exist_ok=True)
     (folder / "cache").symlink_to((STATE / "cache").resolve())
-    values: dict[str, Any] = {"label_studio_files": DEMO, "label_studio_url": "http://127.0.0.1:1"} | settings
+    values: dict[str, Any] = {
+        "label_studio_files": DEMO,
+        "label_studio_url": "http://127.0.0.1:1",
+        "label_studio_api_key": "a key of the tests",
+    } | settings
     services = Services(Settings(_env_file=None, state=folder, redis_url=redis_url, **values))
     migrate(services.settings.database)
     return services

@@ -138,10 +138,18 @@ def test_deleting_a_task_takes_its_labels_back(ledger: Ledger) -> None:
 
 def test_a_task_with_another_picture_takes_its_labels_along(ledger: Ledger) -> None:
     ledger.tell(told(annotation(7, 3, "cat")))
-    result = ledger.tell(TasksTold(FACTS, (task(3, "/data/upload/2/other.jpg"),), with_annotations=False))
+    result = ledger.tell(AnnotationsTold(FACTS, (), (task(3, "/data/upload/2/other.jpg"),)))
     assert result.labels
     assert ledger.in_force(1)[7].image == "/data/upload/2/other.jpg"
     assert ledger.since(1, 1).labels[7] == ledger.in_force(1)[7]
+
+
+def test_a_new_task_with_the_id_of_one_that_is_gone_does_not_inherit_its_labels(ledger: Ledger) -> None:
+    ledger.tell(told(annotation(7, 3, "cat")))
+    result = ledger.tell(TasksTold(FACTS, (task(3, "/data/upload/2/other.jpg"),), with_annotations=False))
+    assert result.labels
+    assert ledger.in_force(1) == {}
+    assert [task_id for task_id, _, _ in ledger.pool(1)] == [3]
 
 
 def test_the_pool_is_what_has_no_label(ledger: Ledger) -> None:

@@ -57,6 +57,8 @@ def label_studio_environment(folder: Path, extra: Mapping[str, str] | None = Non
         {
             "LABEL_STUDIO_BASE_DATA_DIR": str(folder.resolve()),
             "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
+            # Without it, each import of predictions counts all tasks of the project anew.
+            "fflag_fix_back_4620_memory_efficient_predictions_import_08012025_short": "true",
             "USE_DEFAULT_BANNED_SUBNETS": "false",
             "USER_ADDITIONAL_BANNED_SUBNETS": "169.254.0.0/16",
             "COLLECT_ANALYTICS": "false",
