@@ -522,9 +522,7 @@ class _Bucket:
                     "s3",
                     region_name=region,
                     endpoint_url=self._endpoint_url or None,
-                    config=botocore.config.Config(
-                        signature_version="s3v4", connect_timeout=2, retries={"max_attempts": 1}
-                    ),
+                    config=botocore.config.Config(signature_version="s3v4"),
                 )
             return self._clients[region]
 
