@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -29,7 +29,7 @@ from backend.projects import Project
 from backend.services import Services
 from backend.settings import Settings
 from backend.versions import Version, version_name
-from model.selection import cold_start_scores, queue_scores
+from model.selection import CANDIDATES, COLD_START, cold_start, margin, order
 from model.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -56,13 +56,17 @@ class Shown:
 
 @dataclass(slots=True)
 class Pool:
-    """The features of a project's unlabelled images in memory, as float16 in rows; `row_of` finds them by address."""
+    """The features of a project's unlabelled images in memory, as float16 in rows; `row_of` finds them by address.
+
+    `scores` are those of version `scored_for` by task; `medoids` are the addresses that stand for the pool, best first.
+    """
 
     row_of: dict[str, int] = field(default_factory=dict)
     rows: npt.NDArray[np.float16] = field(default_factory=lambda: np.empty((0, 0), np.float16))
     encoder_id: str = ""
     scored_for: int = -1
     scores: dict[int, float] = field(default_factory=dict)
+    medoids: list[str] = field(default_factory=list)
 
     def add(self, vectors: Mapping[str, npt.NDArray[np.float32]]) -> None:
         """Take in vectors of shape (d,) by address; the room for them grows by halves."""
@@ -72,7 +76,8 @@ class Pool:
         used, dim = len(self.row_of), len(next(iter(fresh.values())))
         if used + len(fresh) > len(self.rows):
             grown = np.empty((max(used + len(fresh), used * 3 // 2), dim), np.float16)
-            grown[:used] = self.rows[:used]
+            if used:
+                grown[:used] = self.rows[:used]
             self.rows = grown
         for row, (address, vector) in enumerate(fresh.items(), start=used):
             self.rows[row] = vector
@@ -82,9 +87,9 @@ class Pool:
         """Tell whether all these tasks were scored by version `number`."""
         return self.scored_for == number and all(candidate.task_id in self.scores for candidate in candidates)
 
-    def matrix(self, addresses: Sequence[str]) -> npt.NDArray[np.float16]:
-        """Return the vectors of `addresses`, shape (n, d)."""
-        return self.rows[[self.row_of[address] for address in addresses]]
+    def places(self, addresses: Iterable[str]) -> npt.NDArray[np.intp]:
+        """Return the rows of `addresses`, shape (n,)."""
+        return np.array([self.row_of[address] for address in addresses], dtype=np.intp)
 
 
 class Pools:
@@ -149,7 +154,8 @@ def show(services: Services, pools: Pools, champions: Champions, project_id: int
             todo = candidates if renew else [] if more_to_encode else todo
         count = 0
         if todo:
-            scores = _scores(pool, number, weights, candidates)
+            labels = sum(version.metrics["labels"].values()) if version else 0
+            scores = _scores(pool, number, weights, labels, candidates)
             todo = sorted(todo, key=lambda candidate: scores[candidate.task_id])
             part = todo[: services.settings.show_first if renew else services.settings.show_slice]
             name = _fresh_name(services, project, number) if renew else project.shown or version_name(number)
@@ -205,37 +211,49 @@ def _read_again(services: Services, project_id: int) -> None:
         services.jobs.ask("update", project_id)
 
 
-def _scores(pool: Pool, number: int, weights: Weights | None, candidates: Sequence[_Candidate]) -> dict[int, float]:
+def _scores(
+    pool: Pool, number: int, weights: Weights | None, labels: int, candidates: Sequence[_Candidate]
+) -> dict[int, float]:
     """Return each candidate's score: the smaller, the sooner it is asked; remembered for the slices of one version."""
     if pool.has_scores(number, candidates):
         return pool.scores
     scores = {candidate.task_id: UNREADABLE_SCORE for candidate in candidates}
+    task_of = {candidate.address: candidate.task_id for candidate in candidates if candidate.address is not None}
     known = {candidate.task_id: candidate.address for candidate in candidates if candidate.address is not None}
     if known:
-        features = pool.matrix(list(known.values()))
-        values = (
-            cold_start_scores(features)
-            if weights is None
-            else queue_scores(_probabilities(weights, features), features)
-        )
+        places = pool.places(known.values())
+        if weights is None:
+            values = cold_start(pool.rows[places])
+            addresses = list(known.values())
+            pool.medoids = [addresses[place] for place in np.argsort(values)[:COLD_START]]
+        else:
+            values = score(weights, pool.rows, places)
         scores.update(zip(known, values.tolist(), strict=True))
+        if weights is not None and labels < COLD_START:
+            # A head with so few labels is unclear about the wrong tasks: what stands for the pool is still asked first.
+            first = [task_of[address] for address in pool.medoids if address in task_of]
+            least = min((value for task_id, value in scores.items() if task_id not in first), default=1.0)
+            scores.update({task_id: least * place / (len(first) + 1) for place, task_id in enumerate(first)})
     pool.scored_for, pool.scores = number, scores
     return scores
 
 
-def score(weights: Weights | None, features: npt.NDArray[np.float16]) -> npt.NDArray[np.float64]:
-    """Return the scores, shape (n,), of a pool with features of shape (n, d): the smaller, the sooner it is asked."""
-    if weights is None:
-        return cold_start_scores(features)
-    return queue_scores(_probabilities(weights, features), features)
+def score(weights: Weights, rows: npt.NDArray[np.float16], places: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+    """Return the scores, shape (n,), of a pool's vectors `rows[places]`, shape (n, d): the smallest is asked first."""
+    probabilities = _probabilities(weights, rows, places)
+    scores = margin(probabilities)
+    # Only the least clear are told apart, so only their vectors are taken out.
+    least = np.argsort(scores, kind="stable")[: CANDIDATES + 1]
+    scores[least] = order(probabilities[least], rows[places[least]])
+    return scores
 
 
-def _probabilities(weights: Weights, features: npt.NDArray[np.float16]) -> npt.NDArray[np.float64]:
+def _probabilities(
+    weights: Weights, rows: npt.NDArray[np.float16], places: npt.NDArray[np.intp]
+) -> npt.NDArray[np.float64]:
     """Return probabilities of shape (n, k)."""
-    parts = [
-        weights.predict_proba(features[at : at + CHUNK].astype(np.float32)) for at in range(0, len(features), CHUNK)
-    ]
-    return np.concatenate(parts)
+    chunks = (places[start : start + CHUNK] for start in range(0, len(places), CHUNK))
+    return np.concatenate([weights.predict_proba(rows[chunk].astype(np.float32)) for chunk in chunks])
 
 
 def _predictions(
@@ -250,7 +268,7 @@ def _predictions(
     known = [candidate for candidate in candidates if candidate.address is not None]
     results: dict[int, list[dict[str, object]]] = {}
     if weights is not None and known:
-        rows = _probabilities(weights, pool.matrix([candidate.address or "" for candidate in known]))
+        rows = _probabilities(weights, pool.rows, pool.places(candidate.address or "" for candidate in known))
         results = {each.task_id: preselect(config, weights, row) for each, row in zip(known, rows, strict=True)}
     return [
         {

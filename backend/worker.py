@@ -170,6 +170,6 @@ def _sweep_until(services: Services, ended: threading.Event) -> None:
     while not ended.wait(services.settings.sweep_interval):
         try:
             for kind, project_id in sweep(services):
-                logger.info("Nobody asked for the %s of project %d that is due: asked now", kind, project_id)
+                logger.debug("The %s of project %d was due", kind, project_id)
         except (SQLAlchemyError, RedisError, LookupError) as error:
             logger.warning("The sweep failed: %s", error)

@@ -31,15 +31,15 @@ class _Handler(BaseHTTPRequestHandler):
     server: Sink
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802 - the name http.server calls
+    def do_GET(self) -> None:
         self._answer({})
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.taken += len(told)
         self._answer({"created": len(told)}, 201)
 
-    def do_PATCH(self) -> None:  # noqa: N802
+    def do_PATCH(self) -> None:
         told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         number = int(self.path.strip("/").rsplit("/", 1)[1])
         project = {"id": number, "created_at": "2026-11-21T00:00:00Z", "title": "sink", "label_config": "<View/>"}
@@ -53,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the parent's argument
+    def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 
 

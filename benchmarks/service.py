@@ -16,6 +16,7 @@ from PIL import Image
 from sklearn.neural_network import MLPClassifier
 
 from backend.events import parse_webhook
+from backend.predict import Champions
 from backend.show import Pool, score
 from benchmarks.stand import CLASSES, Stand
 from benchmarks.table import Row, milliseconds
@@ -145,14 +146,13 @@ def score_pool(stand: Stand, number: int) -> list[float]:
     for start in range(0, POOL, 10_000):
         vectors = rng.normal(size=(10_000, stand.services.encoder.dim)).astype(np.float32)
         pool.add({str(start + place): vector for place, vector in enumerate(vectors)})
-    from backend.predict import Champions
-
     _, weights = Champions().of(stand.services, stand.services.projects.named(number).id)
-    features = pool.matrix([str(place) for place in range(POOL)])
+    assert weights is not None
+    places = pool.places(str(place) for place in range(POOL))
     seconds = []
     for _ in range(5):
         start = time.perf_counter()
-        score(weights, features)
+        score(weights, pool.rows, places)
         seconds.append(time.perf_counter() - start)
     return seconds
 

@@ -244,15 +244,23 @@ def tandem_programs(settings: Settings) -> tuple[Server, Server, Server]:
 
 
 def overrides(settings: Settings) -> dict[str, str]:
-    """Return the environment that gives another process of Tandem the addresses and secrets in these settings."""
-    return {
-        "TANDEM_STATE": str(settings.state),
-        "TANDEM_LABEL_STUDIO_URL": settings.label_studio_url,
-        "TANDEM_LABEL_STUDIO_API_KEY": settings.label_studio_api_key.get_secret_value(),
-        "TANDEM_SECRET": settings.secret.get_secret_value(),
-        "TANDEM_REDIS_URL": settings.redis,
-        "TANDEM_MLFLOW_TRACKING_URI": settings.mlflow,
-    }
+    """Return the environment that gives another process of Tandem these settings, where they are not the defaults.
+
+    Examples
+    --------
+    >>> overrides(Settings(_env_file=None, web_port=9091))["TANDEM_WEB_PORT"]
+    '9091'
+    """
+    values = {name: getattr(settings, name) for name in sorted(settings.model_fields_set)}
+    values |= {"redis_url": settings.redis, "mlflow_tracking_uri": settings.mlflow}
+    return {f"TANDEM_{name.upper()}": _as_text(value) for name, value in values.items() if value is not None}
+
+
+def _as_text(value: object) -> str:
+    """Return a setting as the environment has it."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return json.dumps(value) if isinstance(value, list) else str(value)
 
 
 def shell_assignments(variables: Mapping[str, str]) -> str:
