@@ -13,7 +13,7 @@ import hashlib
 import re
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -186,23 +186,37 @@ def _from_file(name: str, path: Path) -> torch.nn.Module:
     except Exception as error:  # torch and safetensors raise a dozen kinds for what is no file of weights
         raise BackboneError(f"{path} can't be read as a file of weights: {_first_line(error)}") from error
     try:
+        empty = _create(name, pretrained=False)
         if "_conv_stem.weight" in weights:
-            weights = rename_reference_keys(weights, _blocks_per_stage(_create(name, pretrained=False)))
-        return _create(name, pretrained=True, pretrained_cfg_overlay={"state_dict": weights})
+            weights = rename_reference_keys(weights, _blocks_per_stage(empty))
+        # timm only insists on every key where it thinks that the classifier is wanted as it is in the file.
+        classes = _classes_in(weights, cast("dict[str, object]", empty.pretrained_cfg))
+        overlay = {"state_dict": weights, "num_classes": classes, "label_offset": 0}
+        model = _create(name, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay)
+        cast(Callable[[int], None], model.reset_classifier)(0)
+        return model
     except (RuntimeError, KeyError, IndexError, AttributeError) as error:
         raise BackboneError(f"The weights in {path} are not those of {name}: {_first_line(error)}") from error
+
+
+def _classes_in(weights: Mapping[str, torch.Tensor], config: Mapping[str, object]) -> int:
+    """Count the classes of the classifier that a file of weights holds; 0 where it holds none."""
+    names = config.get("classifier")
+    name = names[0] if isinstance(names, tuple | list) else names
+    classifier = weights.get(f"{name}.weight")
+    return 0 if classifier is None else len(classifier)
 
 
 def _blocks_per_stage(model: torch.nn.Module) -> list[int]:
     return [len(cast(torch.nn.Sequential, stage)) for stage in cast(torch.nn.Sequential, model.blocks)]
 
 
-def _create(name: str, **options: object) -> torch.nn.Module:
+def _create(name: str, *, num_classes: int = 0, **options: object) -> torch.nn.Module:
     # "hf-hub:" and "local-dir:" names are not in timm's list.
     if ":" not in name and not timm.is_model(name):
         near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=3))
         raise BackboneError(f"timm has no model {name!r}." + (f" Near to it: {near}." if near else ""))
-    model: torch.nn.Module = timm.create_model(name, num_classes=0, **options)
+    model: torch.nn.Module = timm.create_model(name, num_classes=num_classes, **options)
     return model
 
 
@@ -226,12 +240,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path)
     options = parser.parse_args(arguments)
 
-    from model.encoder import Card, write_atomically
+    from model.encoder import UNSOUND, Card, write_atomically
 
     try:
         backbone = build(options.name, options.weights)
     except BackboneError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(UNSOUND)
     card = Card.of(options.name, backbone.weights_hash, backbone.transform, backbone.dim)
     network: Path = options.card.with_name(f"{card.id}.onnx")
     write_atomically(network, lambda path: export(backbone, path))

