@@ -71,7 +71,7 @@ class Settings(BaseSettings):
         "auto", description="What runs the backbone: ONNX Runtime, torch, or whichever suits this machine."
     )
     encoder_batch: int = Field(32, ge=1, description="Images encoded at a time.")
-    threads: int = Field(0, ge=0, description="Threads of a process for algebra and encoding; 0: the machine's cores.")
+    threads: int = Field(0, ge=0, description="Threads that encode images in a process; 0: one per core.")
 
     head: Literal["streaming_lda", "mlp", "sgd"] = Field(
         "streaming_lda", description="The learner on top of the features; mlp and sgd are there for comparison."

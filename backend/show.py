@@ -12,9 +12,11 @@ The rest follows slice by slice when no label has come for a moment, each slice 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -43,7 +45,7 @@ DROPPED_AT_ONCE = 100
 UNREADABLE_SCORE = 1.0
 """Score of a task whose image can't be read: it is asked last."""
 CHUNK = 4096
-"""Vectors read, or turned to float32 for scoring, at a time."""
+"""Vectors read, or scored, at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +255,8 @@ def _probabilities(
 ) -> npt.NDArray[np.float64]:
     """Return probabilities of shape (n, k)."""
     chunks = (places[start : start + CHUNK] for start in range(0, len(places), CHUNK))
-    return np.concatenate([weights.predict_proba(rows[chunk].astype(np.float32)) for chunk in chunks])
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return np.concatenate(list(threads.map(lambda chunk: weights.predict_proba(rows[chunk]), chunks)))
 
 
 def _predictions(

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 QueueName = Literal["learn", "chores"]
 WORKER_SECONDS = 30
 """Seconds without a sign of life after which RQ counts a worker as dead."""
+ALGEBRA_THREADS = 1
+"""Threads of one matrix operation: those of two processes wait for each other's cores, which takes longer than one."""
 CHORES_NICENESS = 10
 """How far chores step back: learning and answering come first."""
 
@@ -130,7 +132,7 @@ def run_worker(queue: QueueName, settings: Settings) -> None:
     if queue == "chores":
         os.nice(CHORES_NICENESS)
     shop = workshop()
-    threadpool_limits(settings.threads or os.cpu_count())
+    threadpool_limits(ALGEBRA_THREADS)
     ended = threading.Event()
     sweeper = threading.Thread(target=_sweep_until, args=(shop.services, ended), name="sweep", daemon=True)
     sweeper.start()

@@ -76,7 +76,7 @@ def label_to_served(stand: Stand, number: int, labels_before: int) -> list[float
             start = time.perf_counter()
             client.post("/webhook", json=event_body).raise_for_status()
             while client.post("/predict", json=question).json()["model_version"] == before:
-                time.sleep(0.002)
+                time.sleep(0.005)
             seconds.append(time.perf_counter() - start)
             time.sleep(0.2)
     return seconds

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 import psutil
+from pydantic import SecretStr
 
 from backend.database import features, images, migrate, tasks, upsert, writing
 from backend.events import ProjectFacts, ProjectTold
@@ -143,7 +144,7 @@ def stand(folder: Path, cache: Path, **settings: Any) -> Iterator[Stand]:
         state=folder,
         redis_url=redis.server.address,
         mlflow_tracking_uri=mlflow.server.address,
-        label_studio_url="http://127.0.0.1:1",
+        label_studio_api_key=SecretStr("none is asked for"),
         web_port=free_port(),
         sync_interval=1e9,
         **settings,

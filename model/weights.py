@@ -57,7 +57,7 @@ class Weights(ABC):
         Parameters
         ----------
         X : array-like of float, shape (n, d)
-            Features.
+            Features. Those of a large pool are best given as float16, and then multiplied as float32: they say no more.
 
         Returns
         -------
@@ -69,8 +69,8 @@ class Weights(ABC):
         ValueError
             When `X` has another shape or holds values that are not finite.
         """
-        features = as_features(X, self.dim)
-        return self._probabilities(features)
+        small = isinstance(X, np.ndarray) and X.dtype == np.float16
+        return self._probabilities(as_features(X, self.dim, np.float32 if small else np.float64))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
         """Return the likeliest class of each sample, shape (n,)."""
@@ -155,7 +155,8 @@ class LinearWeights(Weights):
         probabilities = np.tile(self.reserved, (len(features), 1))
         labelled = self.reserved == 0
         if labelled.any():
-            logits = (features @ self.coef[labelled].T + self.intercept[labelled]) / self.temperature
+            coef = self.coef[labelled].astype(features.dtype)
+            logits = (features @ coef.T + self.intercept[labelled]) / self.temperature
             shares = softmax(logits) if self.link == "softmax" else one_vs_rest(logits)
             probabilities[:, labelled] = (1 - self.reserved.sum()) * shares
         return probabilities
@@ -192,7 +193,7 @@ class MLPWeights(Weights):
         _check_floats("intercept", self.intercept, (len(self.classes),))
 
     def _probabilities(self, features: Floats) -> Floats:
-        hidden = np.maximum(features @ self.hidden_coef + self.hidden_intercept, 0)
+        hidden = np.maximum(features @ self.hidden_coef.astype(features.dtype) + self.hidden_intercept, 0)
         return softmax(hidden @ self.coef + self.intercept)
 
 
@@ -209,15 +210,15 @@ def one_vs_rest(logits: Floats) -> Floats:
     return softmax(log_shares)
 
 
-def as_features(X: ArrayLike, dim: int | None) -> Floats:  # noqa: N803
-    """Return features as float64, shape (n, d), or say what is wrong with them.
+def as_features(X: ArrayLike, dim: int | None, dtype: type[np.floating[Any]] = np.float64) -> Floats:  # noqa: N803
+    """Return features as `dtype`, shape (n, d), or say what is wrong with them.
 
     Raises
     ------
     ValueError
         When they are not a table of finite numbers, or not of `dim` columns.
     """
-    features = np.asarray(X, dtype=np.float64)
+    features: Floats = np.asarray(X, dtype=dtype)
     if features.ndim != 2:
         raise ValueError(f"X must be a table of a row per sample, not of shape {features.shape}.")
     if dim is not None and features.shape[1] != dim:
