@@ -15,6 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
+LARGEST_FEATURE = 1e100
+"""Beyond it, squares overflow; no backbone comes near."""
+
 
 @dataclass(frozen=True, eq=False)
 class Weights(ABC):
@@ -227,6 +230,8 @@ def as_features(X: ArrayLike, dim: int | None, dtype: type[np.floating[Any]] = n
         raise ValueError("X has no features.")
     if not np.isfinite(features).all():
         raise ValueError("X holds values that are not finite (NaN or infinity).")
+    if features.size and np.abs(features).max() > LARGEST_FEATURE:
+        raise ValueError(f"X holds values beyond {LARGEST_FEATURE:g}; their squares overflow, so scale the features.")
     return features
 
 

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.selection import cold_start, margin, medoids, order
+
+
+def clusters(sizes, dim=16, seed=0):
+    """Tight clusters in random directions, and the cluster of each sample."""
+    random = np.random.default_rng(seed)
+    centres = random.normal(size=(len(sizes), dim)) * 5
+    members = np.repeat(np.arange(len(sizes)), sizes)
+    return (centres[members] + random.normal(size=(len(members), dim)) * 0.1).astype(np.float32), members
+
+
+def asked(scores):
+    """Places in the order in which they are asked."""
+    return np.argsort(scores, kind="stable").tolist()
+
+
+def test_medoids_stand_for_every_cluster():
+    X, members = clusters([5, 50, 20, 100, 8])
+    assert sorted(members[medoids(X, 5)]) == [0, 1, 2, 3, 4]
+
+
+def test_large_clusters_come_first():
+    X, members = clusters([5, 400, 20])
+    assert members[medoids(X, 3)].tolist() == [1, 2, 0]
+
+
+def test_medoids_repeat_for_a_seed_and_differ_from_each_other():
+    X, _ = clusters([30] * 4)
+    first = medoids(X, 10, random_state=3)
+    np.testing.assert_array_equal(medoids(X, 10, random_state=3), first)
+    assert len(set(first.tolist())) == 10
+
+
+@pytest.mark.parametrize(("rows", "count", "got"), [(0, 5, 0), (3, 5, 3), (1, 1, 1), (10, 0, 0), (10, 10, 10)])
+def test_there_are_as_many_medoids_as_can_be(rows, count, got):
+    assert sorted(set(medoids(np.random.default_rng(0).normal(size=(rows, 4)), count))) == sorted(
+        medoids(np.random.default_rng(0).normal(size=(rows, 4)), count)
+    )
+    assert len(medoids(np.random.default_rng(0).normal(size=(rows, 4)), count)) == got
+
+
+def test_samples_that_are_all_the_same_have_medoids_too():
+    assert sorted(medoids(np.ones((6, 3)), 4)) == sorted(set(medoids(np.ones((6, 3)), 4)))
+    assert len(medoids(np.zeros((6, 3)), 4)) == 4
+
+
+def test_medoids_of_a_large_pool_are_drawn_from_all_of_it():
+    X, members = clusters([4000] * 5)
+    assert sorted(members[medoids(X.astype(np.float16), 5)]) == [0, 1, 2, 3, 4]
+
+
+def test_cold_start_ranks_everything_with_medoids_first():
+    X, members = clusters([30, 40, 50])
+    scores = cold_start(X, count=3)
+    np.testing.assert_allclose(np.sort(scores), np.arange(120) / 120)
+    assert asked(scores)[:3] == medoids(X, 3).tolist()
+    assert sorted(members[asked(scores)[:3]]) == [0, 1, 2]
+
+
+def test_cold_start_of_nothing_is_nothing():
+    assert cold_start(np.zeros((0, 4))).shape == (0,)
+
+
+def test_the_margin_of_one_class_is_sure():
+    np.testing.assert_array_equal(margin([[1.0], [1.0]]), [1.0, 1.0])
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 1000), count=st.integers(0, 60), candidates=st.integers(1, 80))
+def test_every_score_is_the_margin_unless_the_task_waits(seed, count, candidates):
+    random = np.random.default_rng(seed)
+    proba = random.dirichlet(np.ones(4), count).reshape(count, 4)
+    X = random.normal(size=(count, 5))[random.integers(max(count // 2, 1), size=count)] if count else np.zeros((0, 5))
+    scores, margins = order(proba, X, candidates), margin(proba)
+    waits = scores != margins
+    assert (scores >= 0).all()
+    assert (scores <= 1).all()
+    assert (scores[waits] > margins[waits]).all()
+    nearest = np.argsort(margins, kind="stable")[:candidates]
+    assert set(np.flatnonzero(waits)) <= set(nearest)
+    asked_first = [place for place in asked(scores) if place in set(nearest)]
+    assert asked(scores)[: len(nearest)] == asked_first
+    kept = [place for place in asked_first if not waits[place]]
+    assert asked_first[: len(kept)] == kept
+    assert (np.diff(margins[asked_first[len(kept) :]]) >= 0).all()
+
+
+def test_copies_of_a_task_wait_until_the_others_were_asked():
+    random = np.random.default_rng(0)
+    X = np.concatenate([np.repeat(random.normal(size=(1, 8)), 10, axis=0), random.normal(size=(10, 8))])
+    proba = np.column_stack([np.linspace(0.5, 0.9, 20), np.linspace(0.5, 0.1, 20)])
+    first = asked(order(proba, X))
+    assert first[0] == 0
+    assert set(first[-9:]) == set(range(1, 10))
+
+
+def test_a_task_that_is_sure_is_asked_after_those_that_wait():
+    X = np.ones((5, 3))
+    proba = [[0.5, 0.5], [0.5, 0.5], [0.55, 0.45], [0.99, 0.01], [1.0, 0.0]]
+    assert asked(order(proba, X, candidates=3)) == [0, 1, 2, 3, 4]
+
+
+def test_half_precision_orders_as_single_does():
+    random = np.random.default_rng(0)
+    X, proba = random.normal(size=(300, 64)).astype(np.float16), random.dirichlet(np.ones(5), 300)
+    np.testing.assert_array_equal(order(proba, X), order(proba, X.astype(np.float32)))
+
+
+def test_probabilities_and_features_must_be_of_the_same_tasks():
+    with pytest.raises(ValueError, match="2 tasks"):
+        order([[0.5, 0.5]] * 2, np.zeros((3, 4)))
+    with pytest.raises(ValueError, match="table"):
+        margin([0.5, 0.5])
+    with pytest.raises(ValueError, match="table"):
+        medoids(np.zeros(3), 1)
