@@ -15,8 +15,8 @@ from sklearn.cluster import KMeans
 from model.weights import Floats
 
 COLD_START = 20
-"""Labels to ask for by `cold_start` before margins mean anything: with 20 medoids labelled, Intel scenes reach 82 %,
-with 20 random images 74 %, and margins of a head with fewer labels choose no better than chance."""
+"""Labels to ask for by `cold_start` before margins mean anything: with 20 medoids labelled, Intel scenes reach 83 %,
+with 20 random images 72 %, and margins of a head with fewer labels choose no better than chance."""
 
 CANDIDATES = 500
 """Least clear tasks among which alike ones are told apart; nobody labels more between two scorings."""
