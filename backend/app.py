@@ -173,6 +173,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
     threading.Thread(target=warm, name="warm-up", daemon=True).start()
     yield
+    services.close()
 
 
 async def _check_secret(request: Request) -> None:

@@ -89,6 +89,10 @@ class Features:
         self.max_pixels, self.batch = max_pixels, batch
         self._readers = ThreadPoolExecutor(downloads, thread_name_prefix="image")
 
+    def close(self) -> None:
+        """Stop fetching."""
+        self._readers.shutdown(cancel_futures=True)
+
     def cached(self, project_id: int, addresses: Sequence[str]) -> Found:
         """Return what is there already; each vector has shape (d,)."""
         found = Found()

@@ -17,8 +17,7 @@ import ssl
 import stat
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from io import BytesIO
@@ -148,46 +147,6 @@ class ImageSource:
         """
         with self._network.time_limit(self._settings.image_timeout):
             return self._read(_unresolved(address), task_id)
-
-    def read_many(
-        self, wanted: Sequence[tuple[str, int]]
-    ) -> Generator[tuple[int, bytes | ImageUnreadable], None, None]:
-        """Read images, several at a time, and yield each as it arrives.
-
-        Not more than ``settings.image_downloads`` images are under way or waiting to be taken, so that however many
-        are wanted, few are held in memory.
-
-        Parameters
-        ----------
-        wanted
-            Addresses and their tasks' ids.
-
-        Yields
-        ------
-        tuple of int and bytes or ImageUnreadable
-            The place in ``wanted``, and its bytes or why there are none. Each place comes once, in any order.
-        """
-
-        def attempt(address: str, task_id: int) -> bytes | ImageUnreadable:
-            try:
-                return self.read(address, task_id)
-            except ImageUnreadable as unreadable:
-                return unreadable
-
-        waiting = iter(enumerate(wanted))
-        with ThreadPoolExecutor(self._settings.image_downloads, thread_name_prefix="image") as executor:
-            running: dict[Future[bytes | ImageUnreadable], int] = {}
-            while True:
-                while len(running) < self._settings.image_downloads:
-                    place, item = next(waiting, (None, None))
-                    if place is None or item is None:
-                        break
-                    running[executor.submit(attempt, *item)] = place
-                if not running:
-                    return
-                arrived, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in arrived:
-                    yield running.pop(future), future.result()
 
     def _read(self, address: str, task_id: int) -> bytes:
         scheme = address.partition("://")[0].lower()

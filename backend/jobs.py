@@ -60,6 +60,10 @@ class Jobs:
         self._queues = {name: rq.Queue(name, connection=self.redis, serializer="json") for name in QUEUES.values()}
         self._unreachable_until = 0.0
 
+    def close(self) -> None:
+        """Close the connection to Redis."""
+        self.redis.close()
+
     def ask(self, kind: Kind, project_id: int) -> bool:
         """Ask for work on a project; return whether a job was put on the queue.
 

@@ -29,6 +29,15 @@ class Services:
         self.settings = settings
         self._loading = threading.Lock()
 
+    def close(self) -> None:
+        """Close the connections that were opened; nothing can be done with the services afterwards."""
+        opened = vars(self)
+        for name in ("features", "images", "label_studio", "jobs"):
+            if name in opened:
+                opened[name].close()
+        if "engine" in opened:
+            self.engine.dispose()
+
     @cached_property
     def engine(self) -> sa.Engine:
         """The database."""
@@ -50,12 +59,16 @@ class Services:
         return Versions(self.engine, self.settings.keep_weights)
 
     @cached_property
+    def images(self) -> ImageSource:
+        """The reader of task images."""
+        return ImageSource(self.settings, self.label_studio)
+
+    @cached_property
     def features(self) -> Features:
         """The feature cache, with what fills it."""
-        source = ImageSource(self.settings, self.label_studio)
         return Features(
             self.engine,
-            source,
+            self.images,
             lambda: self.encoder,
             max_pixels=self.settings.image_max_pixels,
             downloads=self.settings.image_downloads,

@@ -6,6 +6,7 @@ one that would have been fitted at once on what Label Studio exports.
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import httpx
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from mlflow.utils.request_utils import _cached_get_request_session
 from pydantic import SecretStr
 
 from backend.connect import connect
@@ -195,6 +197,11 @@ def loop(
     finally:
         for program in programs:
             program.stop()
+        client.close()
+        services.close()
+        # MLflow keeps its connections for the life of a process.
+        _cached_get_request_session.cache_clear()
+        gc.collect()
 
 
 def truth(client: LabelStudio, number: int, paths: list[Path]) -> dict[int, str]:
