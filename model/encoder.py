@@ -273,7 +273,7 @@ def load_encoder(
 
     Examples
     --------
-    >>> encoder = load_encoder()
+    >>> encoder = load_encoder(cache=Path(".tandem/cache"))
     >>> encoder.id
     'tf_efficientnet_lite0-...'
     >>> encoder.encode([Image.new("RGB", (320, 240), "teal")]).shape
