@@ -47,13 +47,7 @@ tasks = sa.Table(
     sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False, comment="Label Studio's task id"),
     sa.Column("image", sa.Text, comment="Raw address of the image as the task has it"),
     sa.Column("told_at", sa.Float, nullable=False),
-    sa.Column(
-        "shown",
-        sa.Boolean,
-        nullable=False,
-        server_default=sa.false(),
-        comment="Has a prediction in Label Studio under the name in force",
-    ),
+    sa.Column("shown", sa.Text, comment="Name under which its prediction stands in Label Studio"),
 )
 
 images = sa.Table(

@@ -171,8 +171,8 @@ class Ledger:
         with reading(self.engine) as connection:
             return set(connection.scalars(query))
 
-    def pool(self, project_id: int) -> list[tuple[int, str | None, bool]]:
-        """Return the tasks without a label in force: id, address of the image, whether it is shown; by id."""
+    def pool(self, project_id: int) -> list[tuple[int, str | None, str | None]]:
+        """Return the tasks without a label in force: id, address of the image, name it is shown under; by id."""
         query = (
             sa.select(tasks.c.id, tasks.c.image, tasks.c.shown)
             .where(tasks.c.project_id == project_id, ~_LABELLED)
@@ -189,23 +189,18 @@ class Ledger:
 
     def has_unshown_tasks(self, project_id: int) -> bool:
         """Tell whether a task of the pool has no prediction in Label Studio under the name in force."""
-        where = (tasks.c.project_id == project_id, tasks.c.shown.is_(False), ~_LABELLED)
-        query = sa.select(tasks.c.id).where(*where).limit(1)
+        name = sa.select(projects.c.shown).where(projects.c.id == project_id).scalar_subquery()
+        unshown = sa.or_(tasks.c.shown.is_(None), tasks.c.shown != name)
+        query = sa.select(tasks.c.id).where(tasks.c.project_id == project_id, unshown, ~_LABELLED).limit(1)
         with reading(self.engine) as connection:
             return connection.scalar(query) is not None
 
-    def note_none_shown(self, project_id: int) -> None:
-        """Remember that another name is in force in Label Studio, under which no task has a prediction yet."""
-        with writing(self.engine) as connection:
-            where = (tasks.c.project_id == project_id, tasks.c.shown.is_(True))
-            connection.execute(tasks.update().where(*where).values(shown=False))
-
-    def note_shown(self, project_id: int, task_ids: Iterable[int]) -> None:
-        """Remember that these tasks have a prediction in Label Studio under the name in force."""
+    def note_shown(self, project_id: int, task_ids: Iterable[int], name: str) -> None:
+        """Remember that these tasks have a prediction in Label Studio under `name`."""
         with writing(self.engine) as connection:
             for chunk in _chunks(task_ids):
                 where = (tasks.c.project_id == project_id, tasks.c.id.in_(chunk))
-                connection.execute(tasks.update().where(*where).values(shown=True))
+                connection.execute(tasks.update().where(*where).values(shown=name))
 
     def _tell_project(self, connection: sa.Connection, project: Project, told: ProjectTold, source: Source) -> Told:
         facts = told.project
@@ -257,7 +252,7 @@ class Ledger:
     def _move(self, connection: sa.Connection, project: Project, task: Task, source: Source) -> bool:
         """Let a task have another picture: its labels count for that one now, and what was pushed is void."""
         where = (tasks.c.project_id == project.id, tasks.c.id == task.id)
-        connection.execute(tasks.update().where(*where).values(shown=False))
+        connection.execute(tasks.update().where(*where).values(shown=None))
         theirs = (annotation_table.c.project_id == project.id, annotation_table.c.task_id == task.id)
         connection.execute(annotation_table.update().where(*theirs).values(image=task.image))
         query = sa.select(annotation_table).where(*theirs, annotation_table.c.label.is_not(None))

@@ -121,11 +121,11 @@ class Pools:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A task of the pool that can be shown; `address` is None when its image can't be read for good."""
+    """A task of the pool; `address` is None when its image can't be read, `shown` is the name it is shown under."""
 
     task_id: int
     address: str | None
-    shown: bool
+    shown: str | None
 
 
 def show(services: Services, pools: Pools, champions: Champions, project_id: int) -> Shown | None:
@@ -149,7 +149,7 @@ def show(services: Services, pools: Pools, champions: Champions, project_id: int
             _read_again(services, project_id)
         pool = pools.get(project_id, services.encoder.id)
         candidates, more_to_encode = _candidates(services, project_id, pool, hurry=renew)
-        todo = [candidate for candidate in candidates if renew or not candidate.shown]
+        todo = [candidate for candidate in candidates if renew or candidate.shown != project.shown]
         if weights is None and not renew:
             # The cold start orders the pool as a whole: anew once the newcomers are all known, and not before.
             renew = bool(todo) and not more_to_encode and not pool.has_scores(number, candidates)
@@ -168,7 +168,7 @@ def show(services: Services, pools: Pools, champions: Champions, project_id: int
             else:
                 _replace(services, project, predictions)
             count = len(part)
-            services.ledger.note_shown(project_id, [candidate.task_id for candidate in part])
+            services.ledger.note_shown(project_id, [candidate.task_id for candidate in part], name)
             _drop_others(services, project, name, all_of_them=count == len(todo) and not more_to_encode)
             log.info("Project %d: %s is shown for %d more tasks, %d to go", project_id, name, count, len(todo) - count)
         pools.rest(project_id)
@@ -324,7 +324,6 @@ def _replace(services: Services, project: Project, predictions: Sequence[dict[st
 def _switch(services: Services, project: Project, name: str, number: int) -> None:
     """Let the project show the predictions `name`."""
     services.label_studio.update_project(project.label_studio_id, model_version=name)
-    services.ledger.note_none_shown(project.id)
     services.projects.note_shown(project.id, name, number)
 
 

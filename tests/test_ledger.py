@@ -22,6 +22,7 @@ from backend.events import (
     parse_webhook,
 )
 from backend.ledger import Label, Ledger
+from backend.projects import Projects
 
 CONFIG = """<View><Image name="image" value="$image"/><Choices name="label" toName="image">
 <Choice value="cat"/><Choice value="dog"/></Choices></View>"""
@@ -157,8 +158,11 @@ def test_the_pool_is_what_has_no_label(ledger: Ledger) -> None:
     ledger.tell(told(annotation(7, 3, "cat"), annotation(8, 4, "cat", cancelled=True)))
     assert [task_id for task_id, _, _ in ledger.pool(1)] == [4, 5]
     assert ledger.has_unshown_tasks(1)
-    ledger.note_shown(1, [4, 5])
+    Projects(ledger.engine).note_shown(1, "tandem-v1", 1)
+    ledger.note_shown(1, [4, 5], "tandem-v1")
     assert not ledger.has_unshown_tasks(1)
+    Projects(ledger.engine).note_shown(1, "tandem-v2", 2)
+    assert ledger.has_unshown_tasks(1)
     assert ledger.has_pool(1)
 
 

@@ -119,13 +119,7 @@ def upgrade() -> None:
         sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False, comment="Label Studio's task id"),
         sa.Column("image", sa.Text(), nullable=True, comment="Raw address of the image as the task has it"),
         sa.Column("told_at", sa.Float(), nullable=False),
-        sa.Column(
-            "shown",
-            sa.Boolean(),
-            server_default=sa.text("0"),
-            nullable=False,
-            comment="Has a prediction in Label Studio under the name in force",
-        ),
+        sa.Column("shown", sa.Text(), nullable=True, comment="Name under which its prediction stands in Label Studio"),
         sa.ForeignKeyConstraint(
             ["project_id"],
             ["projects.id"],

@@ -1,0 +1,62 @@
+"""The migrations lead to the tables that the code knows."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from backend.database import connect, features, metadata, migrate, reading, writing
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> sa.Engine:
+    url = f"sqlite:///{tmp_path / 'new folder' / 'tandem.db'}"
+    migrate(url)
+    migrate(url)
+    return connect(url)
+
+
+def test_migrations_make_the_tables_that_the_code_knows(engine: sa.Engine) -> None:
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_what_fails_on_the_way_is_not_written(engine: sa.Engine) -> None:
+    row = {"encoder_id": "e", "content_hash": "h", "vector": b""}
+    with pytest.raises(ZeroDivisionError), writing(engine) as connection:
+        connection.execute(features.insert(), [row])
+        _ = 1 / 0
+    with reading(engine) as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(features)) == 0
+
+
+def test_a_reader_sees_one_moment_while_others_write(engine: sa.Engine) -> None:
+    count = sa.select(sa.func.count()).select_from(features)
+    with reading(engine) as reader:
+        assert reader.scalar(count) == 0
+        with writing(engine) as writer:
+            writer.execute(features.insert(), [{"encoder_id": "e", "content_hash": "h", "vector": b""}])
+        assert reader.scalar(count) == 0
+    with reading(engine) as reader:
+        assert reader.scalar(count) == 1
+
+
+def test_writers_wait_for_each_other(engine: sa.Engine) -> None:
+    def write(part: str) -> None:
+        for place in range(20):
+            with writing(engine) as connection:
+                connection.scalar(sa.select(sa.func.count()).select_from(features))
+                connection.execute(features.insert(), [{"encoder_id": part, "content_hash": str(place), "vector": b""}])
+
+    threads = [threading.Thread(target=write, args=(part,)) for part in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with reading(engine) as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(features)) == 80
