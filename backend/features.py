@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 Vector = npt.NDArray[np.float32]
 IN_CHUNK = 400
 """Addresses in one ``IN (...)``: under every database's limit on parameters."""
+READ_BATCH = 16
+"""Images encoded together: the first are waited for while nothing is encoded, so they are few."""
+WRITE_BATCH = 256
+"""Images written down together."""
 FIRST_REST, LONGEST_REST = 5.0, 600.0
 """Seconds until an image that could not be read is tried again: doubled with each attempt, up to the longest."""
 
@@ -52,11 +56,12 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What became of one address: its picture, or why there is none."""
+    """What became of one address: its picture and then its vector, or why there is none."""
 
     address: str
     content_hash: str = ""
     picture: Image | None = None
+    vector: Vector | None = None
     problem: ImageUnreadable | None = None
 
 
@@ -71,8 +76,8 @@ class Features:
         Reads the bytes behind an address.
     encoder
         Gives the encoder; called only when it is needed, since loading it takes seconds.
-    max_pixels, downloads, batch
-        See the settings `image_max_pixels`, `image_downloads` and `encoder_batch`.
+    max_pixels, downloads
+        See the settings `image_max_pixels` and `image_downloads`.
     """
 
     def __init__(
@@ -83,10 +88,9 @@ class Features:
         *,
         max_pixels: int,
         downloads: int,
-        batch: int,
     ) -> None:
         self.engine, self.source, self.encoder = engine, source, encoder
-        self.max_pixels, self.batch = max_pixels, batch
+        self.max_pixels = max_pixels
         self._readers = ThreadPoolExecutor(downloads, thread_name_prefix="image")
 
     def close(self) -> None:
@@ -141,12 +145,20 @@ class Features:
         start = time.perf_counter()
         found.unreadable.update(self._resting(project_id, missing))
         due = [address for address in missing if address not in found.unreadable][:limit]
-        encoded = sum(self._take_in(project_id, batch, found) for batch in self._read(due, task_of)) if due else 0
+        encoded = 0
+        for reads in _joined(self._encode(batch) for batch in self._read(due, task_of)):
+            self._write(project_id, reads)
+            for read in reads:
+                if read.problem is not None:
+                    found.unreadable[read.address] = read.problem
+                elif read.vector is not None:
+                    found.vectors[read.address], found.hashes[read.address] = read.vector, read.content_hash
+                    encoded += 1
         return replace(found, encoded=encoded, seconds=time.perf_counter() - start)
 
     def _read(self, addresses: Sequence[str], task_of: dict[str, int]) -> Iterator[list[_Read]]:
         """Yield what was read in batches; while one is encoded, the next is fetched and decoded, and no more."""
-        batches = [addresses[start : start + self.batch] for start in range(0, len(addresses), self.batch)]
+        batches = [addresses[start : start + READ_BATCH] for start in range(0, len(addresses), READ_BATCH)]
         ahead = [self._submit(batch, task_of) for batch in batches[:1]]
         for following in [*batches[1:], []]:
             ahead.append(self._submit(following, task_of))
@@ -163,11 +175,14 @@ class Features:
             log.warning("Task %d: the image %s can't be read: %s", task_id, address, problem)
             return _Read(address, problem=problem)
 
-    def _take_in(self, project_id: int, reads: list[_Read], found: Found) -> int:
-        """Encode a batch, write it down, and add it to `found`; return how many were encoded."""
-        encoder = self.encoder()
-        good = [read for read in reads if read.picture is not None]
-        vectors = encoder.encode([read.picture for read in good if read.picture is not None])
+    def _encode(self, reads: list[_Read]) -> list[_Read]:
+        """Put vectors in the place of pictures."""
+        pictures = [read.picture for read in reads if read.picture is not None]
+        vectors = iter(self.encoder().encode(pictures))
+        return [replace(read, picture=None, vector=next(vectors)) if read.picture else read for read in reads]
+
+    def _write(self, project_id: int, reads: list[_Read]) -> None:
+        """Write down what became of some addresses."""
         now = time.time()
         rows = [
             {
@@ -181,38 +196,24 @@ class Features:
             }
             for read in reads
         ]
+        vectors = [
+            {"encoder_id": self.encoder().id, "content_hash": read.content_hash, "vector": _as_bytes(read.vector)}
+            for read in reads
+            if read.vector is not None
+        ]
+        told = upsert(self.engine, images)
+        changed = {
+            "content_hash": sa.func.coalesce(told.excluded.content_hash, images.c.content_hash),
+            "reason": told.excluded.reason,
+            "temporary": told.excluded.temporary,
+            "attempts": images.c.attempts + told.excluded.attempts,
+            "tried_at": told.excluded.tried_at,
+        }
+        known = [images.c.project_id, images.c.address]
         with writing(self.engine) as connection:
-            told = upsert(self.engine, images)
-            connection.execute(
-                told.on_conflict_do_update(
-                    index_elements=[images.c.project_id, images.c.address],
-                    set_={
-                        "content_hash": sa.func.coalesce(told.excluded.content_hash, images.c.content_hash),
-                        "reason": told.excluded.reason,
-                        "temporary": told.excluded.temporary,
-                        "attempts": images.c.attempts + told.excluded.attempts,
-                        "tried_at": told.excluded.tried_at,
-                    },
-                ),
-                rows,
-            )
-            if good:
-                connection.execute(
-                    upsert(self.engine, features).on_conflict_do_nothing(),
-                    [
-                        {
-                            "encoder_id": encoder.id,
-                            "content_hash": read.content_hash,
-                            "vector": np.ascontiguousarray(vector, dtype="<f4").tobytes(),
-                        }
-                        for read, vector in zip(good, vectors, strict=True)
-                    ],
-                )
-        for read, vector in zip(good, vectors, strict=True):
-            found.vectors[read.address] = vector
-            found.hashes[read.address] = read.content_hash
-        found.unreadable.update({read.address: read.problem for read in reads if read.problem})
-        return len(good)
+            connection.execute(told.on_conflict_do_update(index_elements=known, set_=changed), rows)
+            if vectors:
+                connection.execute(upsert(self.engine, features).on_conflict_do_nothing(), vectors)
 
     def _resting(self, project_id: int, addresses: Sequence[str]) -> dict[str, ImageUnreadable]:
         """Return the images that could not be read lately, and why: not to be tried again yet."""
@@ -239,3 +240,20 @@ class Features:
         )
         with reading(self.engine) as connection:
             return {row[0]: row[1] for row in connection.execute(query.group_by(images.c.reason))}
+
+
+def _joined(batches: Iterable[list[_Read]]) -> Iterator[list[_Read]]:
+    """Yield batches joined to such as are written down together."""
+    together: list[_Read] = []
+    for batch in batches:
+        together += batch
+        if len(together) >= WRITE_BATCH:
+            yield together
+            together = []
+    if together:
+        yield together
+
+
+def _as_bytes(vector: Vector) -> bytes:
+    """Return a vector as the database keeps it."""
+    return np.ascontiguousarray(vector, dtype="<f4").tobytes()

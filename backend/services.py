@@ -72,7 +72,6 @@ class Services:
             lambda: self.encoder,
             max_pixels=self.settings.image_max_pixels,
             downloads=self.settings.image_downloads,
-            batch=self.settings.encoder_batch,
         )
 
     @property

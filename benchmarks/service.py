@@ -14,10 +14,12 @@ import mlflow.sklearn
 import numpy as np
 from PIL import Image
 from sklearn.neural_network import MLPClassifier
+from threadpoolctl import threadpool_limits
 
 from backend.events import parse_webhook
 from backend.predict import Champions
 from backend.show import Pool, score
+from backend.worker import ALGEBRA_THREADS
 from benchmarks.stand import CLASSES, Stand
 from benchmarks.table import Row, milliseconds
 
@@ -150,10 +152,11 @@ def score_pool(stand: Stand, number: int) -> list[float]:
     assert weights is not None
     places = pool.places(str(place) for place in range(POOL))
     seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        score(weights, pool.rows, places)
-        seconds.append(time.perf_counter() - start)
+    with threadpool_limits(ALGEBRA_THREADS):
+        for _ in range(5):
+            start = time.perf_counter()
+            score(weights, pool.rows, places)
+            seconds.append(time.perf_counter() - start)
     return seconds
 
 

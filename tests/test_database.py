@@ -28,9 +28,14 @@ def test_migrations_make_the_tables_that_the_code_knows(engine: sa.Engine) -> No
 
 def test_what_fails_on_the_way_is_not_written(engine: sa.Engine) -> None:
     row = {"encoder_id": "e", "content_hash": "h", "vector": b""}
-    with pytest.raises(ZeroDivisionError), writing(engine) as connection:
-        connection.execute(features.insert(), [row])
-        _ = 1 / 0
+
+    def write_and_fail() -> None:
+        with writing(engine) as connection:
+            connection.execute(features.insert(), [row])
+            raise RuntimeError("on the way")
+
+    with pytest.raises(RuntimeError, match="on the way"):
+        write_and_fail()
     with reading(engine) as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(features)) == 0
 

@@ -114,10 +114,11 @@ def test_a_broken_image_holds_up_no_other(tmp_path: Path) -> None:
     assert list(found.unreadable) == ["/data/local-files/?d=broken.png"]
 
 
-def test_many_images_come_out_in_their_places(services: Services) -> None:
+def test_many_images_come_out_in_their_places(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     classroom = Classroom(services, per_class=12)
     features = services.features
-    features.batch = 5
+    monkeypatch.setattr(features_module, "READ_BATCH", 5)
+    monkeypatch.setattr(features_module, "WRITE_BATCH", 13)
     together = features.find(1, wanted(classroom))
     alone = {address: services.features.by_hash([digest])[digest] for address, digest in together.hashes.items()}
     assert together.encoded == len(classroom.tasks) == 84
