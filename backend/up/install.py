@@ -103,13 +103,19 @@ def install_label_studio(state: Path, log: Path) -> None:
 def tandem_installed() -> bool:
     """Return whether Tandem's environment is that of `pyproject.toml` and `constraints.txt` as they are now."""
     stamp = TANDEM_VENV / "installed"
-    return stamp.exists() and stamp.read_text() == wanted_by_tandem()
+    return stamp.exists() and stamp.read_text() == wanted_by_tandem() and not tandem_moved()
+
+
+def tandem_moved() -> bool:
+    """Return whether the environment was made in another folder: its scripts name that one, and don't run here."""
+    script = TANDEM_VENV / "bin" / "pip"
+    return script.exists() and os.fsencode(TANDEM_VENV) not in script.read_bytes()[:512]
 
 
 def wanted_by_tandem() -> str:
-    """Return a digest of what Tandem's environment is made from, and for which folder."""
+    """Return a digest of what Tandem's environment is made from."""
     wanted = [(REPOSITORY / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
-    return hashlib.sha256(b"".join([*wanted, os.fsencode(REPOSITORY)])).hexdigest()
+    return hashlib.sha256(b"".join(wanted)).hexdigest()
 
 
 def install_tandem(log: Path) -> None:
@@ -120,8 +126,10 @@ def install_tandem(log: Path) -> None:
     ServerError
         When the disk is too full, or pip fails; what pip said is in ``log``.
     """
-    with locked(TANDEM_VENV.with_name(".venv.lock")):
+    with locked(log.with_suffix(".lock")):
         if not tandem_installed():
+            if tandem_moved():
+                shutil.rmtree(TANDEM_VENV)
             if not TANDEM_VENV.exists():
                 refuse_full_disk("Tandem", TANDEM_BYTES, REPOSITORY)
             pins = str(REPOSITORY / "constraints.txt")
