@@ -41,6 +41,7 @@ start_podman() {
 		runtime = "runc"
 		cgroup_manager = "cgroupfs"
 		events_logger = "file"
+		exit_command_delay = 1
 		[containers]
 		default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 		[network]
