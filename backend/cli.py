@@ -27,7 +27,7 @@ def up(
         Path | None,
         typer.Option(help="Folder of images for a project of your own; subfolders, if any, become its classes."),
     ] = None,
-    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.", envvar="MLFLOW_PORT")] = 5000,
 ) -> None:
     """Run everything on this machine: Redis, MLflow, Label Studio, Tandem, and a project to label in."""
     from backend.up.run import up as run_everything

@@ -319,15 +319,6 @@ class LabelStudio:
         told = self._send("POST", f"/api/projects/{project_id}/import/predictions", list(predictions))
         return _number(_mapping(told).get("created"))
 
-    def delete_predictions(self, project_id: int, task_ids: Sequence[int]) -> None:
-        """Delete all predictions of some tasks, whatever their version.
-
-        Label Studio takes some 4 ms for each prediction, and on SQLite lets nobody write meanwhile: few at a time.
-        """
-        selected = {"selectedItems": {"all": False, "included": list(task_ids)}}
-        query = {"id": "delete_tasks_predictions", "project": str(project_id)}
-        self._send("POST", "/api/dm/actions", selected, query)
-
     def model_versions(self, project_id: int) -> dict[str, int]:
         """Return how many predictions a project has of each version that has some."""
         told = _mapping(self._get(f"/api/projects/{project_id}/model-versions/"))

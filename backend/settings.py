@@ -90,13 +90,18 @@ class Settings(BaseSettings):
 
     show_interval: float = Field(0.5, description="Seconds that Label Studio is left alone between two pushes.")
     show_first: int = Field(
-        50, ge=1, description="Tasks most worth asking, pushed to Label Studio at once after each label."
+        20, ge=1, le=500, description="Tasks most worth asking, pushed to Label Studio at once after each label."
     )
     show_calm: float = Field(
-        2.0, description="Seconds without a new version after which the rest of the pool is pushed, slice by slice."
+        10.0, description="Seconds without a new version after which the rest of the pool is pushed, slice by slice."
     )
     show_slice: int = Field(
         100, ge=1, le=500, description="Tasks of such a slice: Label Studio lets nobody write while it takes one in."
+    )
+    show_keep: float = Field(
+        3600.0,
+        description="Seconds that older predictions stay in Label Studio after a newer version came: it refuses the "
+        "annotation of someone who has a task open whose prediction is gone, and holds a task for them for an hour.",
     )
     sync_interval: float = Field(300.0, description="Seconds between two comparisons with Label Studio's annotations.")
 

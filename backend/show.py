@@ -3,10 +3,11 @@
 The score is the margin: how far the best class is ahead of the next, 0 when it could be either. Label Studio asks for
 the smallest first. Before the first label it is the place in the cold-start order instead, with nothing preselected.
 
-Label Studio, on SQLite, lets nobody write while it imports or deletes predictions, and deletes take 4 ms each: pushing
-the whole pool with each label would make annotators wait. So a version's first predictions are the few most worth
-asking, under a name of its own, to which the project is switched; Label Studio then asks for those before all others.
-The rest follows slice by slice when no label has come for a moment, each slice replacing what those tasks had.
+Label Studio, on SQLite, lets nobody write while it imports or deletes predictions: pushing the whole pool with each
+label would make annotators wait. So a version's first predictions are the few most worth asking, under a name of its
+own, to which the project is switched; Label Studio then asks for those before all others. The rest follows slice by
+slice when no label has come for a moment. What stands under older names stays for an hour: an annotation names the
+prediction that its annotator saw, and Label Studio refuses it when that one is gone.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ ENCODED_AT_A_TIME = 256
 """New images encoded before what is known is shown and other work gets its turn."""
 OUR_NAMES = re.compile(r"tandem-v(\d+)(?:\.(\d+))?")
 """Names under which Tandem pushes predictions; only those are ever dropped."""
-DROPPED_AT_ONCE = 100
-"""Predictions of an older name that are deleted while people label; more wait for a calm moment."""
+DROPPED_AT_A_TIME = 5
+"""Retired names deleted before other work gets its turn."""
 UNREADABLE_SCORE = 1.0
 """Score of a task whose image can't be read: it is asked last."""
 CHUNK = 4096
@@ -162,17 +163,17 @@ def show(services: Services, pools: Pools, champions: Champions, project_id: int
             part = todo[: services.settings.show_first if renew else services.settings.show_slice]
             name = _fresh_name(services, project, number) if renew else project.shown or version_name(number)
             predictions = _predictions(name, config, weights, pool, part, scores)
+            _push(services, project, predictions)
             if renew:
-                _push(services, project, predictions)
                 _switch(services, project, name, number)
-            else:
-                _replace(services, project, predictions)
             count = len(part)
             services.ledger.note_shown(project_id, [candidate.task_id for candidate in part], name)
-            _drop_others(services, project, name, all_of_them=count == len(todo) and not more_to_encode)
             log.info("Project %d: %s is shown for %d more tasks, %d to go", project_id, name, count, len(todo) - count)
+        more = more_to_encode or len(todo) > count
+        if not more and project.shown is not None and is_calm(services.settings, version):
+            more = _drop_retired(services, project, name if count else project.shown)
         pools.rest(project_id)
-    if more_to_encode or len(todo) > count:
+    if more:
         services.jobs.ask("show", project_id)
     return Shown(name, count) if count else None
 
@@ -314,21 +315,24 @@ def _push(services: Services, project: Project, predictions: Sequence[dict[str, 
         services.jobs.ask("sync", project.id)
 
 
-def _replace(services: Services, project: Project, predictions: Sequence[dict[str, Any]]) -> None:
-    """Import predictions in place of what their tasks have, unless others than Tandem predict here as well."""
-    if all(OUR_NAMES.fullmatch(name) for name in services.label_studio.model_versions(project.label_studio_id)):
-        services.label_studio.delete_predictions(project.label_studio_id, [each["task"] for each in predictions])
-    _push(services, project, predictions)
-
-
 def _switch(services: Services, project: Project, name: str, number: int) -> None:
     """Let the project show the predictions `name`."""
     services.label_studio.update_project(project.label_studio_id, model_version=name)
     services.projects.note_shown(project.id, name, number)
 
 
-def _drop_others(services: Services, project: Project, name: str, all_of_them: bool) -> None:
-    """Delete what Tandem pushed under other names: the small ones, or all of them once nothing else is to be done."""
-    for other, count in services.label_studio.model_versions(project.label_studio_id).items():
-        if other != name and OUR_NAMES.fullmatch(other) and (all_of_them or count <= DROPPED_AT_ONCE):
-            services.label_studio.delete_model_version(project.label_studio_id, other)
+def _drop_retired(services: Services, project: Project, name: str) -> bool:
+    """Delete some of what Tandem pushed under names that were replaced long ago; return whether more is left.
+
+    Not sooner: Label Studio refuses the annotation of someone who has a task open whose prediction is gone.
+    """
+    kept_since = time.time() - services.settings.show_keep
+    retired = []
+    for other in services.label_studio.model_versions(project.label_studio_id):
+        ours = OUR_NAMES.fullmatch(other)
+        successor = services.versions.get(project.id, int(ours[1]) + 1) if ours and other != name else None
+        if successor is not None and successor.created_at <= kept_since:
+            retired.append(other)
+    for other in retired[:DROPPED_AT_A_TIME]:
+        services.label_studio.delete_model_version(project.label_studio_id, other)
+    return len(retired) > DROPPED_AT_A_TIME

@@ -176,9 +176,9 @@ def test_what_is_no_address_is_refused_at_once(url: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "  ", "schlüssel"])
-def test_what_is_no_key_is_refused_at_once(key: str) -> None:
-    with pytest.raises(LabelStudioError, match="LABEL_STUDIO_API_KEY"):
-        LabelStudio("http://127.0.0.1", key)
+def test_what_is_no_key_is_refused_before_it_is_sent(key: str) -> None:
+    with LabelStudio("http://127.0.0.1", key) as client, pytest.raises(LabelStudioError, match="LABEL_STUDIO_API_KEY"):
+        client.authorization()
 
 
 @pytest.mark.parametrize(

