@@ -210,11 +210,8 @@ def _view(label_studio: LabelStudio, number: int) -> View:
     for view in existing:
         if view.title == ASK_NEXT:
             return view
-    if not existing:
-        # Label Studio's own first tab: it makes it only in a project that has none, and ours hides what is labelled.
-        label_studio.create_view(number, "Default", type="list", target="tasks")
     unlabelled = {"filter": "filter:tasks:total_annotations", "operator": "equal", "type": "Number", "value": 0}
-    return label_studio.create_view(
+    made = label_studio.create_view(
         number,
         ASK_NEXT,
         type="list",
@@ -224,6 +221,11 @@ def _view(label_studio: LabelStudio, number: int) -> View:
         hiddenColumns={"explore": _HIDDEN, "labeling": _HIDDEN},
         columnsDisplayType={"tasks:predictions_score": "Number"},
     )
+    if not existing:
+        # Label Studio makes its own tab only in a project that has none, and ours hides what is labelled. Ours comes
+        # first: a labelling screen that is reloaded follows the order of the first tab and not the sampling.
+        label_studio.create_view(number, "Default", type="list", target="tasks")
+    return made
 
 
 def _explained(error: LabelStudioError, url: str) -> LabelStudioError:
@@ -231,6 +233,12 @@ def _explained(error: LabelStudioError, url: str) -> LabelStudioError:
     if "reserved network address" in error.message:
         detail = error.message.partition("(")[2].partition(")")[0]
         return LabelStudioError(error.status, _PRIVATE_ADDRESS.format(url=url, detail=detail))
+    if "Enter a valid URL" in error.message:
+        return LabelStudioError(
+            error.status,
+            f"Label Studio takes {url} for no address, since a host's name needs a dot: give Tandem another name or its"
+            " number in TANDEM_PUBLIC_URL.",
+        )
     if "authentication parameters" in error.message or "401 Client Error" in error.message:
         return LabelStudioError(
             error.status,

@@ -67,7 +67,7 @@ def test_a_project_is_made_and_connected(client: LabelStudio, backend: Recording
     assert (backends[0].url, backends[0].title, backends[0].connected) == (backend.url, TITLE, True)
     assert (backends[0].auth_method, backends[0].auth_user) == ("BASIC_AUTH", "label-studio")
     assert [(webhook.url, webhook.headers) for webhook in webhooks] == [(f"{backend.url}/webhook", BEARER)]
-    assert [view.title for view in views] == ["Default", ASK_NEXT]
+    assert [view.title for view in views] == [ASK_NEXT, "Default"]
 
 
 def test_connecting_again_changes_nothing_and_tells_nothing(
