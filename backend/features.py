@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 Vector = npt.NDArray[np.float32]
 IN_CHUNK = 400
 """Addresses in one ``IN (...)``: under every database's limit on parameters."""
-READ_BATCH = 16
+FIRST_BATCH, READ_BATCH = 8, 32
 """Images encoded together: the first are waited for while nothing is encoded, so they are few."""
 WRITE_BATCH = 256
 """Images written down together."""
@@ -158,7 +158,8 @@ class Features:
 
     def _read(self, addresses: Sequence[str], task_of: dict[str, int]) -> Iterator[list[_Read]]:
         """Yield what was read in batches; while one is encoded, the next is fetched and decoded, and no more."""
-        batches = [addresses[start : start + READ_BATCH] for start in range(0, len(addresses), READ_BATCH)]
+        starts = [0, *range(FIRST_BATCH, len(addresses), READ_BATCH)]
+        batches = [addresses[start:end] for start, end in zip(starts, [*starts[1:], len(addresses)], strict=True)]
         ahead = [self._submit(batch, task_of) for batch in batches[:1]]
         for following in [*batches[1:], []]:
             ahead.append(self._submit(following, task_of))

@@ -45,7 +45,7 @@ DROPPED_AT_A_TIME = 5
 """Retired names deleted before other work gets its turn."""
 UNREADABLE_SCORE = 1.0
 """Score of a task whose image can't be read: it is asked last."""
-CHUNK = 4096
+CHUNK = 2048
 """Vectors read, or scored, at a time."""
 
 

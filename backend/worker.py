@@ -21,6 +21,7 @@ from rq.job import Job
 from sqlalchemy.exc import SQLAlchemyError
 from threadpoolctl import threadpool_limits
 
+from backend.database import checkpoint
 from backend.jobs import Kind, is_allowed
 from backend.log import log as log_versions
 from backend.predict import Champions
@@ -173,5 +174,6 @@ def _sweep_until(services: Services, ended: threading.Event) -> None:
         try:
             for kind, project_id in sweep(services):
                 logger.debug("The %s of project %d was due", kind, project_id)
+            checkpoint(services.engine)
         except (SQLAlchemyError, RedisError, LookupError) as error:
             logger.warning("The sweep failed: %s", error)

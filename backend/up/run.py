@@ -229,6 +229,7 @@ def tandem_programs(settings: Settings) -> tuple[Server, Server, Server]:
     tandem = [sys.executable, str(Path(sys.executable).with_name("tandem"))]
     known = {
         **os.environ,
+        "MALLOC_ARENA_MAX": "2",  # else each thread keeps memory of its own
         "OMP_WAIT_POLICY": "PASSIVE",  # idle threads of one process must not spin on the cores of the others
         **overrides(settings),
         "PYTHONUNBUFFERED": "1",
