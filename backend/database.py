@@ -6,6 +6,7 @@ moments, which the next comparison with Label Studio brings back. PostgreSQL nee
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,11 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import event
+
+LONGEST_WAIT = 30.0
+"""Seconds a writer waits for the others before it fails."""
+LOOK_AGAIN = 0.001
+"""Seconds until it looks again whether SQLite's write lock is free."""
 
 metadata = sa.MetaData(
     naming_convention={
@@ -137,7 +143,7 @@ def connect(url: str) -> sa.Engine:
         return sa.create_engine(address, pool_pre_ping=True)
     if address.database:
         Path(address.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(address, connect_args={"timeout": 30, "isolation_level": None})
+    engine = sa.create_engine(address, connect_args={"timeout": LONGEST_WAIT, "isolation_level": None})
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: object) -> None:
@@ -190,13 +196,30 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
             with connection.begin():
                 yield connection
             return
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        _begin_writing(connection)
         try:
             yield connection
         except BaseException:
             connection.exec_driver_sql("ROLLBACK")
             raise
         connection.exec_driver_sql("COMMIT")
+
+
+def _begin_writing(connection: sa.Connection) -> None:
+    """Take SQLite's write lock as soon as it is free; SQLite itself would look ever more rarely, up to 100 ms apart."""
+    deadline = time.monotonic() + LONGEST_WAIT
+    connection.exec_driver_sql("PRAGMA busy_timeout=0")
+    try:
+        while True:
+            try:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                return
+            except sa.exc.OperationalError as error:
+                if "locked" not in str(error.orig) or time.monotonic() > deadline:
+                    raise
+                time.sleep(LOOK_AGAIN)
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={int(LONGEST_WAIT * 1000)}")
 
 
 def upsert(engine: sa.Engine, table: sa.Table) -> Any:

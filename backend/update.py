@@ -29,6 +29,9 @@ from model.weights import Weights
 
 log = logging.getLogger(__name__)
 
+BURST_SECONDS = 0.1
+"""Pause between two versions of one job: what comes in a burst is learned together, and leaves the cores to answers."""
+
 HeadKind = Literal["streaming_lda", "mlp", "sgd"]
 Lesson = tuple[str, str]
 """A label and the content hash of the image it was given to: what one annotation taught."""
@@ -98,6 +101,7 @@ def update(services: Services, learners: Learners, project_id: int) -> Version |
             newest = version
             services.jobs.ask("log", project_id)
             services.jobs.ask("show", project_id)
+            time.sleep(BURST_SECONDS)
 
 
 def weights_of(services: Services, version: Version) -> Weights | None:
