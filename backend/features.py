@@ -38,14 +38,13 @@ FIRST_REST, LONGEST_REST = 5.0, 600.0
 class Found:
     """Vectors and content hashes by image address, and why the other images have none.
 
-    `encoded` counts those that had to be fetched and encoded, `seconds` what that took.
+    `encoded` counts those that had to be fetched and encoded.
     """
 
     vectors: dict[str, Vector] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
     unreadable: dict[str, ImageUnreadable] = field(default_factory=dict)
     encoded: int = 0
-    seconds: float = 0.0
 
     def add(self, other: Found) -> None:
         """Take in what `other` found."""
@@ -142,7 +141,6 @@ class Features:
         missing = [address for address in task_of if address not in found.vectors]
         if not missing:
             return found
-        start = time.perf_counter()
         found.unreadable.update(self._resting(project_id, missing))
         due = [address for address in missing if address not in found.unreadable][:limit]
         encoded = 0
@@ -154,7 +152,7 @@ class Features:
                 elif read.vector is not None:
                     found.vectors[read.address], found.hashes[read.address] = read.vector, read.content_hash
                     encoded += 1
-        return replace(found, encoded=encoded, seconds=time.perf_counter() - start)
+        return replace(found, encoded=encoded)
 
     def _read(self, addresses: Sequence[str], task_of: dict[str, int]) -> Iterator[list[_Read]]:
         """Yield what was read in batches; while one is encoded, the next is fetched and decoded, and no more."""

@@ -94,10 +94,6 @@ class Projects:
         """Remember that the ledger was compared with Label Studio at `at` (Unix seconds)."""
         self._update(project_id, synced_at=at)
 
-    def pin(self, project_id: int, version: int | None) -> None:
-        """Let `version` serve whatever is learned later; None lets the newest serve again."""
-        self._update(project_id, pinned=version)
-
     def _update(self, project_id: int, **values: object) -> None:
         with writing(self.engine) as connection:
             connection.execute(projects.update().where(projects.c.id == project_id).values(**values))
