@@ -41,12 +41,13 @@ _LABELLED = sa.exists().where(
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label in force: `annotation_id` says that the image at `image` is a `label`."""
+    """A label in force: `annotation_id`, by the person `completed_by`, says that the image at `image` is a `label`."""
 
     annotation_id: int
     task_id: int
     image: str | None
     label: str
+    completed_by: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,8 +413,9 @@ def _is_known(
 
 
 def _current(connection: sa.Connection, project_id: int, only: Iterable[int] | None) -> dict[int, Label]:
+    told = (annotation_table.c[name] for name in ("id", "task_id", "image", "label", "completed_by"))
     query = (
-        sa.select(annotation_table.c.id, annotation_table.c.task_id, annotation_table.c.image, annotation_table.c.label)
+        sa.select(*told)
         .where(annotation_table.c.project_id == project_id, annotation_table.c.label.is_not(None))
         .order_by(annotation_table.c.position)
     )
@@ -433,7 +435,7 @@ def _labels_at(
         events.c.project_id == project_id, events.c.position <= position, events.c.annotation_id.is_not(None)
     )
     query = (
-        sa.select(events.c.annotation_id, events.c.task_id, events.c.image, events.c.label)
+        sa.select(events.c.annotation_id, events.c.task_id, events.c.image, events.c.label, events.c.completed_by)
         .where(events.c.project_id == project_id, events.c.label.is_not(None))
         .order_by(events.c.position)
     )

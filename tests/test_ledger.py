@@ -64,7 +64,7 @@ def labels(ledger: Ledger) -> dict[int, str]:
 def test_a_label_is_in_force_with_its_image_once_told(ledger: Ledger) -> None:
     result = ledger.tell(told(annotation(7, 3, "cat")))
     assert result.labels
-    assert ledger.in_force(result.project.id) == {7: Label(7, 3, "/data/upload/2/3.jpg", "cat")}
+    assert ledger.in_force(result.project.id) == {7: Label(7, 3, "/data/upload/2/3.jpg", "cat", completed_by=1)}
 
 
 def test_a_repeated_event_changes_nothing(ledger: Ledger) -> None:
