@@ -52,6 +52,7 @@ tasks = sa.Table(
     sa.Column("project_id", sa.Integer, sa.ForeignKey("projects.id"), primary_key=True),
     sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False, comment="Label Studio's task id"),
     sa.Column("image", sa.Text, comment="Raw address of the image as the task has it"),
+    sa.Column("fields", sa.JSON, comment="Its short data fields, such as a camera or a site; null: not told yet"),
     sa.Column("told_at", sa.Float, nullable=False),
     sa.Column("shown", sa.Text, comment="Name under which its prediction stands in Label Studio"),
 )
@@ -124,9 +125,40 @@ versions = sa.Table(
     sa.Column("head", sa.String(32), nullable=False),
     sa.Column("classes", sa.JSON, nullable=False),
     sa.Column("metrics", sa.JSON, nullable=False),
+    sa.Column("study", sa.BigInteger, comment="Ledger position of the study it was made with; null: none"),
     sa.Column("weights", sa.LargeBinary, comment="null: pruned; rebuilt from the ledger when asked for"),
     sa.Column("logging_since", sa.Float, comment="Unix seconds when a run for it was first begun in MLflow"),
     sa.Column("run_id", sa.String(64), comment="MLflow run, once logged"),
+)
+
+outcomes = sa.Table(
+    "outcomes",
+    metadata,
+    sa.Column("project_id", sa.Integer, sa.ForeignKey("projects.id"), primary_key=True),
+    sa.Column("annotation_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("task_id", sa.BigInteger, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False, comment="Version that predicted, before it learned the label"),
+    sa.Column("position", sa.BigInteger, nullable=False, comment="Ledger position at which the label was learned"),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("predicted", sa.Text, nullable=False),
+    sa.Column("probability", sa.Float, nullable=False, comment="Of the label"),
+    sa.Column("confidence", sa.Float, nullable=False, comment="Probability of the class predicted"),
+    sa.Column("covered", sa.Boolean, comment="Whether the prediction set held the label; null: there was no set"),
+    sa.Column("told_at", sa.Float, nullable=False, comment="Unix seconds"),
+    sa.Index("ix_outcomes_position", "project_id", "position"),
+)
+
+studies = sa.Table(
+    "studies",
+    metadata,
+    sa.Column("project_id", sa.Integer, sa.ForeignKey("projects.id"), primary_key=True),
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False, comment="Ledger position studied"),
+    sa.Column("encoder_id", sa.String(160), nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False, comment="Unix seconds"),
+    sa.Column("seconds", sa.Float, nullable=False, comment="How long it took"),
+    sa.Column("calibration", sa.JSON, comment="What the head is served with; null: nothing to go by yet"),
+    sa.Column("reliability", sa.JSON, nullable=False, comment="How much each person's label counts"),
+    sa.Column("findings", sa.JSON, comment="What people read of it; null: a newer study stands"),
 )
 
 

@@ -23,7 +23,7 @@ class Version:
     """A version without its weights.
 
     `metrics` holds plain numbers: ``labels`` per class, ``prequential`` sums, ``seconds`` per stage, ``waiting`` labels
-    whose image could not be read.
+    whose image could not be read. `study` is the ledger position of the study it was made with, None without one.
     """
 
     project_id: int
@@ -34,6 +34,7 @@ class Version:
     head: str
     classes: list[str]
     metrics: dict[str, Any]
+    study: int | None = None
     logging_since: float | None = None
     run_id: str | None = None
 
