@@ -30,6 +30,8 @@ from backend.projects import Project, find_or_add, get_project
 Source = Literal["webhook", "sync"]
 IN_CHUNKS = 500
 """Values in one ``IN (...)``: under every database's limit on parameters."""
+LONGEST_FIELD, MOST_FIELDS = 100, 30
+"""Characters of a task's data field, and how many of its fields, that are kept beside its image."""
 
 
 _LABELLED = sa.exists().where(
@@ -218,23 +220,28 @@ class Ledger:
     def _tell_tasks(self, connection: sa.Connection, project: Project, told: Sequence[Task], source: Source) -> Told:
         if not told:
             return Told(project)
-        known: dict[int, str | None] = {}
+        known: dict[int, tuple[str | None, object]] = {}
+        columns = (tasks.c.id, tasks.c.image, tasks.c.fields)
         for chunk in _chunks(task.id for task in told):
-            query = sa.select(tasks.c.id, tasks.c.image).where(tasks.c.project_id == project.id, tasks.c.id.in_(chunk))
-            known.update((row.id, row.image) for row in connection.execute(query))
-        fresh = [task for task in told if task.id not in known or known[task.id] != task.image]
+            query = sa.select(*columns).where(tasks.c.project_id == project.id, tasks.c.id.in_(chunk))
+            known.update((row.id, (row.image, row.fields)) for row in connection.execute(query))
+        now = time.time()
+        fresh = [
+            {"project_id": project.id, "id": task.id, "image": task.image, "fields": fields, "told_at": now}
+            for task in told
+            if known.get(task.id) != (task.image, fields := _short_fields(task))
+        ]
         if not fresh:
             return Told(project)
-        now = time.time()
         statement = upsert(self.engine, tasks)
         connection.execute(
             statement.on_conflict_do_update(
                 index_elements=[tasks.c.project_id, tasks.c.id],
-                set_={"image": statement.excluded.image, "told_at": statement.excluded.told_at},
+                set_={name: statement.excluded[name] for name in ("image", "fields", "told_at")},
             ),
-            [{"project_id": project.id, "id": task.id, "image": task.image, "told_at": now} for task in fresh],
+            fresh,
         )
-        moved = [task for task in fresh if task.id in known and known[task.id] != task.image]
+        moved = [task for task in told if task.id in known and known[task.id][0] != task.image]
         labels = [self._move(connection, project, task, source) for task in moved]
         return Told(project, labels=any(labels), tasks=True)
 
@@ -382,6 +389,25 @@ class Ledger:
                 for row in rows
             ],
         )
+
+
+def _short_fields(task: Task) -> dict[str, str | int | float]:
+    """Return what a task's data says in a word or a number: its camera, its site, its family, not its image.
+
+    Examples
+    --------
+    >>> _short_fields(Task(1, "/a.png", {"image": "/a.png", "camera": "crib", "boxes": [1, 2], "night": True}))
+    {'camera': 'crib', 'night': True}
+    """
+    short = {
+        name: value
+        for name, value in task.data.items()
+        if isinstance(value, (str, int, float))
+        and len(str(value)) <= LONGEST_FIELD
+        and value not in (task.image, float("inf"), float("-inf"))
+        and value == value  # NaN is no JSON
+    }
+    return dict(list(short.items())[:MOST_FIELDS])
 
 
 def _judge(annotation: Annotation) -> tuple[str | None, str]:
