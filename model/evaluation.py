@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
+from statistics import NormalDist
 from typing import Any, cast
 
 import numpy as np
@@ -159,6 +161,28 @@ def expected_calibration_error(proba: ArrayLike, y: ArrayLike, bins: int = 15) -
     places = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = np.bincount(places, confidence, bins) - np.bincount(places, correct, bins)
     return float(np.abs(gaps).sum() / len(columns))
+
+
+def wilson_interval(successes: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the interval that holds a probability which was met in `successes` of `count` trials.
+
+    Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 1927. It stays between 0 and 1
+    and holds for few trials; without any it is all of it.
+
+    Examples
+    --------
+    >>> [round(end, 3) for end in wilson_interval(9, 10)]
+    [0.596, 0.982]
+    """
+    if not 0 <= successes <= count + 1e-9:
+        raise ValueError(f"There can't be {successes} successes in {count} trials.")
+    if count == 0:
+        return 0.0, 1.0
+    quantile = NormalDist().inv_cdf((1 + confidence) / 2)
+    share, doubt = min(successes / count, 1.0), quantile**2 / count
+    centre = (share + doubt / 2) / (1 + doubt)
+    half = math.sqrt(doubt * (share * (1 - share) + doubt / 4)) / (1 + doubt)
+    return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
 def _checked(proba: ArrayLike, y: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
