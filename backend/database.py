@@ -86,6 +86,7 @@ annotation_table = sa.Table(
     sa.Column("task_id", sa.BigInteger, nullable=False),
     sa.Column("image", sa.Text),
     sa.Column("label", sa.Text, comment="The label in force; null: nothing to learn, see standing"),
+    sa.Column("multiple", sa.Boolean, nullable=False, server_default=sa.false(), comment="label is a JSON list"),
     sa.Column(
         "standing", sa.String(16), nullable=False, comment="in force, skipped, empty, several, machine or deleted"
     ),
@@ -108,6 +109,7 @@ events = sa.Table(
     sa.Column("task_id", sa.BigInteger),
     sa.Column("image", sa.Text),
     sa.Column("label", sa.Text, comment="The label in force from here on; null: none"),
+    sa.Column("multiple", sa.Boolean, nullable=False, server_default=sa.false(), comment="label is a JSON list"),
     sa.Column("completed_by", sa.Integer),
     sa.Column("source", sa.String(16), nullable=False, comment="Who told: webhook or sync"),
     sa.Column("told_at", sa.Float, nullable=False),
@@ -265,10 +267,10 @@ def upsert(engine: sa.Engine, table: sa.Table) -> Any:
     return sqlite_insert(table)
 
 
-def migrate(url: str) -> None:
-    """Bring the database at `url` to the newest schema."""
+def migrate(url: str, revision: str = "head") -> None:
+    """Bring the database at `url` to the newest schema, or up to an older `revision` of it."""
     connect(url).dispose()
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["url"] = url
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)

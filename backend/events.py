@@ -34,6 +34,11 @@ class ProjectFacts:
     title: str
     label_config: str
 
+    @property
+    def config(self) -> LabelConfig | None:
+        """The parsed label config, or None when Tandem can't work with it."""
+        return _config(self.label_config)
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -51,8 +56,8 @@ class Annotation:
     Attributes
     ----------
     labels
-        Choices for the project's control; empty when skipped, when nothing was chosen, or when the project's
-        configuration is none that Tandem can use.
+        Choices for the project's control, in the order made; empty when skipped, when nothing was chosen, or when the
+        project's configuration is none that Tandem can use.
     updated_at
         Unix seconds, to the microsecond.
     completed_by
@@ -151,7 +156,7 @@ def parse_webhook(body: object) -> Event | None:
     match action:
         case "ANNOTATION_CREATED" | "ANNOTATION_UPDATED" | "ANNOTATIONS_CREATED":
             project = parse_project(told.get("project"))
-            config = _config(project.label_config)
+            config = project.config
             return AnnotationsTold(
                 project,
                 tuple(parse_annotation(item, config) for item in _one_or_more(told.get("annotation"), "annotation")),
@@ -161,7 +166,7 @@ def parse_webhook(body: object) -> Event | None:
             return AnnotationsDeleted(parse_project(told.get("project")), _ids(told.get("annotations"), "annotations"))
         case "TASKS_CREATED":
             project = parse_project(told.get("project"))
-            config = _config(project.label_config)
+            config = project.config
             tasks = [_mapping(item, "A task") for item in _list(told.get("tasks"), "tasks")]
             return TasksTold(
                 project,
@@ -313,15 +318,19 @@ def _is_machine_made(annotation: Mapping[str, object]) -> bool:
     """Whether "Create annotations from predictions" made it and no person has touched it since.
 
     Label Studio clears `parent_prediction` when that prediction is deleted, as each new version does to the one before
-    it; the region's id stays.
+    it; the region's id stays. Nothing stays of a copied prediction that chose nothing, so an empty annotation without a
+    trace of a person is taken for one: else "none of them" would be learned of every task at once.
     """
     if annotation.get("updated_by") is not None or annotation.get("lead_time") is not None:
         return False
     if annotation.get("ground_truth") is True:
         # A person said so, or imported it as such.
         return False
-    return annotation.get("parent_prediction") is not None or any(
-        identity.startswith(REGION_PREFIX) for identity in _region_ids(annotation.get("result"))
+    result = annotation.get("result")
+    return (
+        not result
+        or annotation.get("parent_prediction") is not None
+        or any(identity.startswith(REGION_PREFIX) for identity in _region_ids(result))
     )
 
 

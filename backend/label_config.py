@@ -1,4 +1,4 @@
-"""What a labeling configuration asks of an annotator: one choice among classes, for one image.
+"""What a labeling configuration asks of an annotator: one choice among classes, or several, for one image.
 
 Knows Label Studio's XML and the shape of its results; knows nothing of HTTP, SQL or the learner.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -48,6 +49,10 @@ class LabelConfig:
         What can be chosen, as results name it (an ``alias`` replaces its ``value``), in the order of the configuration.
     multiple
         Whether several choices may be made for one image.
+    may_be_empty
+        Whether an annotation without any of the classes says that none of them fits: several may be chosen, none has
+        to be (``required``), and the control is always there to be seen (no ``visibleWhen``). Label Studio sends the
+        same, an empty result, for "none" and for "not asked".
     """
 
     from_name: str
@@ -55,6 +60,7 @@ class LabelConfig:
     data_key: str
     classes: tuple[str, ...]
     multiple: bool
+    may_be_empty: bool = False
 
     def labels(self, result: object) -> tuple[str, ...]:
         """Return the choices that a result makes with this control.
@@ -90,36 +96,43 @@ class LabelConfig:
                     found[label] = None
         return tuple(found)
 
-    def result(self, label: str, score: float | None = None, text: str | None = None) -> list[dict[str, object]]:
-        """Return the result that chooses one label, as Label Studio stores it.
+    def result(
+        self, label: str | Collection[str], score: float | None = None, text: str | None = None
+    ) -> list[dict[str, object]]:
+        """Return the result that chooses one label or several, as Label Studio stores it.
 
         Parameters
         ----------
         label
-            The class to choose.
+            The class to choose, or all of them, in the order in which they are listed.
         score
-            Probability of the label, shown with the region.
+            Probability of what is chosen, shown with the region.
         text
             A remark kept with the region.
 
         Returns
         -------
         list of dict
-            One region; its id depends only on the control and the label.
+            One region, also for several labels, and none for none; its id depends only on the control and the labels.
 
         Examples
         --------
         >>> config = LabelConfig("label", "image", "image", ("cat", "dog"), multiple=False)
         >>> config.labels(config.result("cat", score=0.9, text="novel"))
         ('cat',)
+        >>> config.result([])
+        []
         """
-        digest = blake2b(f"{self.from_name}\0{label}".encode(), digest_size=6).hexdigest()
+        chosen = [label] if isinstance(label, str) else list(label)
+        if not chosen:
+            return []
+        digest = blake2b("\0".join([self.from_name, *chosen]).encode(), digest_size=6).hexdigest()
         region: dict[str, object] = {
             "id": REGION_PREFIX + digest,
             "from_name": self.from_name,
             "to_name": self.to_name,
             "type": "choices",
-            "value": {"choices": [label]},
+            "value": {"choices": chosen},
         }
         if score is not None:
             region["score"] = score
@@ -166,9 +179,11 @@ def parse_label_config(xml: str) -> LabelConfig:
     ...     <Image name="face" value="$photo"/>
     ...     <Choices name="mood" toName="face"><Choice value="joy"/><Choice value="fear" alias="f"/></Choices>
     ...   </View>''')
-    LabelConfig(from_name='mood', to_name='face', data_key='photo', classes=('joy', 'f'), multiple=False)
+    LabelConfig(from_name='mood', to_name='face', data_key='photo', classes=('joy', 'f'), multiple=False,
+                may_be_empty=False)
     """
-    tags = list(_root(xml).iter())
+    root = _root(xml)
+    tags = list(root.iter())
     images = {tag.get("name", ""): tag for tag in tags if _is(tag, "Image")}
     if not images:
         raise UnusableConfig('The labeling configuration shows no image: add <Image name="image" value="$image"/>.')
@@ -180,12 +195,14 @@ def parse_label_config(xml: str) -> LabelConfig:
     for control in controls:
         to_name = control.get("toName", "")
         if to_name in images and control.get("perRegion") != "true":
+            multiple = control.get("choice", "single").lower() == "multiple"
             return LabelConfig(
                 from_name=_from_name(control),
                 to_name=to_name,
                 data_key=_data_key(images[to_name]),
                 classes=_classes(control),
-                multiple=control.get("choice", "single").lower() == "multiple",
+                multiple=multiple,
+                may_be_empty=multiple and control.get("required") != "true" and _is_always_visible(control, root),
             )
     raise UnusableConfig(
         f"No <Choices> labels a whole image: set toName of one to {' or '.join(map(repr, images))}, without perRegion."
@@ -205,6 +222,11 @@ def _root(xml: str) -> Element:
 def _is(tag: Element, name: str) -> bool:
     # Label Studio's editor reads tags without regard to case.
     return isinstance(tag.tag, str) and tag.tag.lower() == name.lower()
+
+
+def _is_always_visible(control: Element, root: Element) -> bool:
+    conditional = [tag for tag in root.iter() if tag.get("visibleWhen") is not None]
+    return not any(inner is control for tag in conditional for inner in tag.iter())
 
 
 def _from_name(control: Element) -> str:

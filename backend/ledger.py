@@ -6,6 +6,7 @@ of the labels in force at a position, so that position is all a learner has to r
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +26,12 @@ from backend.events import (
     TasksTold,
     TrainingAsked,
 )
+from backend.label_config import LabelConfig
 from backend.projects import Project, find_or_add, get_project
 
 Source = Literal["webhook", "sync"]
+Answer = str | tuple[str, ...]
+"""The name of the class chosen; where several can be chosen, the names of all that were, sorted: perhaps of none."""
 IN_CHUNKS = 500
 """Values in one ``IN (...)``: under every database's limit on parameters."""
 LONGEST_FIELD, MOST_FIELDS = 100, 30
@@ -48,8 +52,19 @@ class Label:
     annotation_id: int
     task_id: int
     image: str | None
-    label: str
+    label: Answer
     completed_by: int | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes chosen, one or several or none: told before the label config came to be another, it may be any.
+
+        Examples
+        --------
+        >>> Label(1, 7, "face.png", "sad").names, Label(2, 7, "face.png", ("angry", "sad")).names
+        (('sad',), ('angry', 'sad'))
+        """
+        return (self.label,) if isinstance(self.label, str) else self.label
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +165,10 @@ class Ledger:
 
     def standing(self, project_id: int) -> dict[str, int]:
         """Return how many annotations stand how: in force, skipped, empty, several, machine or deleted."""
-        query = sa.select(annotation_table.c.standing, sa.func.count()).where(
-            annotation_table.c.project_id == project_id
-        )
+        standing = annotation_table.c.standing
+        query = sa.select(standing, sa.func.count()).where(annotation_table.c.project_id == project_id)
         with reading(self.engine) as connection:
-            return {
-                row[0]: row[1] for row in connection.execute(query.where(annotation_table.c.project_id == project_id))
-            }
+            return {row[0]: row[1] for row in connection.execute(query.group_by(standing))}
 
     def known_annotations(self, project_id: int, told_before: float) -> set[int]:
         """Return the annotations, not deleted, that were last told of before `told_before` (Unix seconds)."""
@@ -272,6 +284,7 @@ class Ledger:
     def _tell_annotations(
         self, connection: sa.Connection, project: Project, told: AnnotationsTold, as_of: float | None
     ) -> bool:
+        config = told.project.config
         addresses = {task.id: task.image for task in told.tasks}
         missing = [annotation.task_id for annotation in told.annotations if annotation.task_id not in addresses]
         for chunk in _chunks(missing):
@@ -288,16 +301,18 @@ class Ledger:
         for annotation in {each.id: each for each in told.annotations}.values():
             before = known.get(annotation.id)
             image = addresses.get(annotation.task_id, before.image if before else None)
-            label, standing = _judge(annotation)
-            if before is not None and _is_known(before, annotation, (label, standing, image), as_of):
+            answer, standing = _judge(annotation, config)
+            label, multiple = _written(answer)
+            if before is not None and _is_known(before, annotation, (label, multiple, standing, image), as_of):
                 continue
-            moved = before is None or (before.label, before.image) != (label, image)
+            moved = before is None or (before.label, before.multiple, before.image) != (label, multiple, image)
             row = {
                 "project_id": project.id,
                 "id": annotation.id,
                 "task_id": annotation.task_id,
                 "image": image,
                 "label": label,
+                "multiple": multiple,
                 "standing": standing,
                 "updated_at": annotation.updated_at,
                 "told_at": now,
@@ -332,9 +347,8 @@ class Ledger:
                 for row in found
             ]
             # The row stays as a tombstone, so that a copy of an older event can't bring the label back.
-            connection.execute(
-                annotation_table.update().where(*where).values(label=None, standing="deleted", told_at=now)
-            )
+            gone = {"label": None, "multiple": False, "standing": "deleted", "told_at": now}
+            connection.execute(annotation_table.update().where(*where).values(gone))
         self._append(connection, project.id, appended, source, annotation_key="id")
         self._note_positions(connection, project.id, appended)
         return bool(appended)
@@ -382,6 +396,7 @@ class Ledger:
                     "task_id": row.get("task_id"),
                     "image": row.get("image"),
                     "label": row.get("label"),
+                    "multiple": row.get("multiple", False),
                     "completed_by": row.get("completed_by"),
                     "source": source,
                     "told_at": now,
@@ -410,14 +425,16 @@ def _short_fields(task: Task) -> dict[str, str | int | float]:
     return dict(list(short.items())[:MOST_FIELDS])
 
 
-def _judge(annotation: Annotation) -> tuple[str | None, str]:
+def _judge(annotation: Annotation, config: LabelConfig | None) -> tuple[Answer | None, str]:
     """Return the label to learn from an annotation, if any, and how the annotation stands."""
     if annotation.cancelled:
         return None, "skipped"
     if annotation.machine_made:
         return None, "machine"
-    if not annotation.labels:
+    if not annotation.labels and not (config and config.may_be_empty):
         return None, "empty"
+    if config and config.multiple:
+        return tuple(sorted(annotation.labels)), "in force"
     if len(annotation.labels) > 1:
         return None, "several"
     return annotation.labels[0], "in force"
@@ -426,7 +443,7 @@ def _judge(annotation: Annotation) -> tuple[str | None, str]:
 def _is_known(
     before: Any,
     annotation: Annotation,
-    judged: tuple[str | None, str, str | None],
+    judged: tuple[str | None, bool, str, str | None],
     as_of: float | None,
 ) -> bool:
     """Tell whether an annotation says nothing new: a copy of what is known, or older than it."""
@@ -434,22 +451,37 @@ def _is_known(
         return True
     if as_of is None and before.standing == "deleted":
         return True
-    same = (before.label, before.standing, before.image) == judged and before.updated_at == annotation.updated_at
+    known = (before.label, before.multiple, before.standing, before.image)
+    same = known == judged and before.updated_at == annotation.updated_at
     return same or bool(before.updated_at > annotation.updated_at)
 
 
+def _written(answer: Answer | None) -> tuple[str | None, bool]:
+    """Return an answer as its columns hold it: the label, and whether that is a JSON list of names."""
+    if answer is None or isinstance(answer, str):
+        return answer, False
+    return json.dumps(answer, ensure_ascii=False), True
+
+
+def _label(
+    annotation_id: int, task_id: int, image: str | None, label: str, multiple: bool, completed_by: int | None
+) -> Label:
+    return Label(annotation_id, task_id, image, tuple(json.loads(label)) if multiple else label, completed_by)
+
+
 def _current(connection: sa.Connection, project_id: int, only: Iterable[int] | None) -> dict[int, Label]:
-    told = (annotation_table.c[name] for name in ("id", "task_id", "image", "label", "completed_by"))
+    told = (annotation_table.c[name] for name in ("id", "task_id", "image", "label", "multiple", "completed_by"))
     query = (
         sa.select(*told)
         .where(annotation_table.c.project_id == project_id, annotation_table.c.label.is_not(None))
         .order_by(annotation_table.c.position)
     )
     if only is None:
-        return {row.id: Label(*row) for row in connection.execute(query)}
+        return {row.id: _label(*row) for row in connection.execute(query)}
     found: dict[int, Label] = {}
     for chunk in _chunks(only):
-        found.update((row.id, Label(*row)) for row in connection.execute(query.where(annotation_table.c.id.in_(chunk))))
+        theirs = connection.execute(query.where(annotation_table.c.id.in_(chunk)))
+        found.update((row.id, _label(*row)) for row in theirs)
     return found
 
 
@@ -460,19 +492,20 @@ def _labels_at(
     last = sa.select(sa.func.max(events.c.position)).where(
         events.c.project_id == project_id, events.c.position <= position, events.c.annotation_id.is_not(None)
     )
+    told = (events.c[name] for name in ("annotation_id", "task_id", "image", "label", "multiple", "completed_by"))
     query = (
-        sa.select(events.c.annotation_id, events.c.task_id, events.c.image, events.c.label, events.c.completed_by)
+        sa.select(*told)
         .where(events.c.project_id == project_id, events.c.label.is_not(None))
         .order_by(events.c.position)
     )
     if only is None:
         found = connection.execute(query.where(events.c.position.in_(last.group_by(events.c.annotation_id))))
-        return {row.annotation_id: Label(*row) for row in found}
+        return {row.annotation_id: _label(*row) for row in found}
     labels: dict[int, Label] = {}
     for chunk in _chunks(only):
         theirs = last.where(events.c.annotation_id.in_(chunk)).group_by(events.c.annotation_id)
         found = connection.execute(query.where(events.c.position.in_(theirs)))
-        labels.update((row.annotation_id, Label(*row)) for row in found)
+        labels.update((row.annotation_id, _label(*row)) for row in found)
     return labels
 
 

@@ -55,7 +55,7 @@ def told(name: str) -> AnnotationsTold:
 def test_every_recorded_webhook_is_understood(name: str) -> None:
     event = parse_webhook(recorded(name))
     assert event is not None
-    assert event.project.id == 2 or "static_headers" in name
+    assert event.project.id == 2 or "static_headers" in name or "multiple" in name
     assert event.project.label_config.startswith("<View>")
 
 
@@ -105,6 +105,25 @@ def test_a_copied_prediction_reads_the_same_from_the_list_and_the_export_also_wh
         assert machine_made[way, corrected] == [False]
         assert machine_made[way, made] == [False]
         assert machine_made.get((way, unlabelled), []) == []
+
+
+def test_where_several_can_be_chosen_all_that_were_are_told() -> None:
+    (made,) = told("webhook_multiple_created__0_POST_webhook_ANNOTATION_CREATED").annotations
+    (updated,) = told("webhook_multiple_updated__0_POST_webhook_ANNOTATION_UPDATED").annotations
+    emptied = told("webhook_multiple_emptied__0_POST_webhook_ANNOTATION_UPDATED")
+    assert [made.labels, updated.labels, emptied.annotations[0].labels] == [("dog", "cat"), ("dog",), ()]
+    assert not any(each.machine_made for each in (made, updated, *emptied.annotations))
+    assert emptied.project.config is not None
+    assert emptied.project.config.may_be_empty
+
+
+def test_a_copy_of_a_prediction_that_chose_nothing_is_machine_made_also_when_the_prediction_is_gone() -> None:
+    event = told("webhook_multiple_predictions_to_annotations__0_POST_webhook_ANNOTATIONS_CREATED")
+    listed = json.loads((PAYLOADS / "multiple_copies_of_predictions_listed.json").read_text())
+    later = [each for body in listed for each in parse_task_with_annotations(body, event.project.config)[1]]
+    for copies in (event.annotations, later):
+        assert [(each.labels, each.machine_made) for each in copies] == [(("dog", "bird"), True), ((), True)]
+    assert [each["parent_prediction"] for body in listed for each in body["annotations"]] == [None, None]
 
 
 @pytest.mark.parametrize("touched", [{"updated_by": 3}, {"lead_time": 0.5}, {"ground_truth": True}])

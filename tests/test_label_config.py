@@ -30,6 +30,27 @@ def test_knows_whether_several_choices_may_be_made(choice: str, multiple: bool) 
     assert parse_label_config(view(IMAGE, choices)).multiple is multiple
 
 
+@pytest.mark.parametrize(
+    ("xml", "may_be_empty"),
+    [
+        (view(IMAGE, CHOICES.replace("<Choices", '<Choices choice="multiple"')), True),
+        (view(IMAGE, CHOICES), False),
+        (view(IMAGE, CHOICES.replace("<Choices", '<Choices choice="multiple" required="true"')), False),
+        (view(IMAGE, CHOICES.replace("<Choices", '<Choices choice="multiple" visibleWhen="choice-selected"')), False),
+        (
+            view(IMAGE, '<View visibleWhen="region-selected"><View>', CHOICES, "</View></View>").replace(
+                "<Choices", '<Choices choice="multiple"'
+            ),
+            False,
+        ),
+    ],
+)
+def test_no_choice_is_an_answer_only_where_several_can_none_must_and_any_time_be_chosen(
+    xml: str, may_be_empty: bool
+) -> None:
+    assert parse_label_config(xml).may_be_empty is may_be_empty
+
+
 def test_takes_the_first_choices_that_label_the_whole_image() -> None:
     text = '<Text name="text" value="$text"/>'
     of_text = '<Choices name="topic" toName="text"><Choice value="a"/></Choices>'
@@ -126,6 +147,17 @@ def test_a_predicted_region_keeps_its_id_and_differs_by_label() -> None:
     config = parse_label_config(view(IMAGE, CHOICES))
     assert config.result("dog", 0.1)[0]["id"] == config.result("dog", 0.9)[0]["id"] != config.result("cat")[0]["id"]
     assert not {"score", "meta"} & set(config.result("cat")[0])
+
+
+def test_several_labels_are_predicted_in_one_region_in_their_order() -> None:
+    config = parse_label_config(view(IMAGE, CHOICES.replace("<Choices", '<Choices choice="multiple"')))
+    (region,) = config.result(("dog", "cat"), score=0.6)
+    assert region["value"] == {"choices": ["dog", "cat"]}
+    assert region["score"] == 0.6
+    assert config.labels([region]) == ("dog", "cat")
+    assert region["id"] not in {config.result("dog")[0]["id"], config.result("cat")[0]["id"]}
+    assert config.result(["dog"]) == config.result("dog")
+    assert config.result([]) == []
 
 
 def test_text_that_no_database_stores_is_no_text() -> None:

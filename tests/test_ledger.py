@@ -21,7 +21,7 @@ from backend.events import (
     TasksTold,
     parse_webhook,
 )
-from backend.ledger import Label, Ledger
+from backend.ledger import Answer, Label, Ledger
 from backend.projects import Projects
 
 CONFIG = """<View><Image name="image" value="$image"/><Choices name="label" toName="image">
@@ -57,7 +57,7 @@ def told(*annotations: Annotation) -> AnnotationsTold:
     return AnnotationsTold(FACTS, annotations, tuple(task(each.task_id) for each in annotations))
 
 
-def labels(ledger: Ledger) -> dict[int, str]:
+def labels(ledger: Ledger) -> dict[int, Answer]:
     return {annotation_id: label.label for annotation_id, label in ledger.in_force(1).items()}
 
 
@@ -151,6 +151,84 @@ def test_a_new_task_with_the_id_of_one_that_is_gone_does_not_inherit_its_labels(
     assert result.labels
     assert ledger.in_force(1) == {}
     assert [task_id for task_id, _, _ in ledger.pool(1)] == [3]
+
+
+SEVERAL = ProjectFacts(2, 1795246825, "pets", CONFIG.replace("<Choices", '<Choices choice="multiple"'))
+
+
+def told_several(*annotations: Annotation, facts: ProjectFacts = SEVERAL) -> AnnotationsTold:
+    return AnnotationsTold(facts, annotations, tuple(task(each.task_id) for each in annotations))
+
+
+def test_where_several_can_be_chosen_the_set_is_the_label_whatever_the_order(ledger: Ledger) -> None:
+    assert ledger.tell(told_several(annotation(7, 3, "dog", "cat"), annotation(8, 4, "dog"))).labels
+    assert labels(ledger) == {7: ("cat", "dog"), 8: ("dog",)}
+    assert not ledger.tell(told_several(annotation(7, 3, "cat", "dog", at=2.0))).labels
+    assert ledger.position(1) == 2
+
+
+def test_a_set_is_corrected_by_one_event_and_its_history_replays(ledger: Ledger) -> None:
+    ledger.tell(told_several(annotation(7, 3, "dog", "cat")))
+    ledger.tell(told_several(annotation(7, 3, "cat", at=2.0)))
+    ledger.tell(told_several(annotation(7, 3, at=3.0)))
+    ledger.tell(AnnotationsDeleted(SEVERAL, (7,)))
+    at = [{key: label.label for key, label in ledger.in_force(1, position).items()} for position in range(5)]
+    assert at == [{}, {7: ("cat", "dog")}, {7: ("cat",)}, {7: ()}, {}]
+    assert ledger.since(1, 1).labels == {7: None}
+    assert ledger.position(1) == 4
+    assert ledger.in_force(1) == {}
+
+
+def test_none_of_them_is_a_label_in_force_that_takes_the_task_from_the_pool(ledger: Ledger) -> None:
+    ledger.tell(told_several(annotation(7, 3)))
+    assert labels(ledger) == {7: ()}
+    assert ledger.standing(1) == {"in force": 1}
+    assert not ledger.has_pool(1)
+
+
+@pytest.mark.parametrize(
+    ("standing", "which"),
+    [
+        ("skipped", annotation(7, 3, cancelled=True)),
+        ("machine", annotation(7, 3, machine_made=True)),
+    ],
+)
+def test_what_no_person_answered_is_not_none_of_them(ledger: Ledger, standing: str, which: Annotation) -> None:
+    assert not ledger.tell(told_several(which)).labels
+    assert ledger.standing(1) == {standing: 1}
+
+
+def test_where_one_must_be_chosen_none_is_no_label(ledger: Ledger) -> None:
+    xml = SEVERAL.label_config.replace("<Choices", '<Choices required="true"')
+    ledger.tell(told_several(annotation(7, 3), annotation(8, 4, "cat"), facts=ProjectFacts(2, 1795246825, "pets", xml)))
+    assert labels(ledger) == {8: ("cat",)}
+    assert ledger.standing(1) == {"empty": 1, "in force": 1}
+
+
+def test_labels_told_before_several_could_be_chosen_become_sets_when_compared(ledger: Ledger) -> None:
+    ledger.tell(told(annotation(7, 3, "cat"), annotation(8, 4, "cat", "dog")))
+    assert labels(ledger) == {7: "cat"}
+    assert ledger.tell(ProjectTold(SEVERAL)).config
+    assert {key: label.names for key, label in ledger.in_force(1).items()} == {7: ("cat",)}
+    ledger.tell(told_several(annotation(7, 3, "cat"), annotation(8, 4, "cat", "dog")), as_of=2e10)
+    assert labels(ledger) == {7: ("cat",), 8: ("cat", "dog")}
+    ledger.tell(told(annotation(7, 3, "cat"), annotation(8, 4, "cat", "dog")), as_of=3e10)
+    assert labels(ledger) == {7: "cat"}
+
+
+def test_a_set_stays_with_its_task_when_its_picture_is_another(ledger: Ledger) -> None:
+    ledger.tell(told_several(annotation(7, 3, "dog", "cat")))
+    ledger.tell(TasksTold(SEVERAL, (task(3),), with_annotations=False))
+    other = AnnotationsTold(SEVERAL, (annotation(9, 4, "dog"),), (task(3, "/other.jpg"), task(4)))
+    ledger.tell(other)
+    expected = Label(7, 3, "/other.jpg", ("cat", "dog"), completed_by=1)
+    assert ledger.in_force(1)[7] == ledger.in_force(1, 3)[7] == expected
+
+
+def test_a_class_named_like_a_list_stays_a_name(ledger: Ledger) -> None:
+    ledger.tell(told(annotation(7, 3, '["cat"]')))
+    ledger.tell(told_several(annotation(8, 4, '["cat"]', "Müde & froh")))
+    assert labels(ledger) == {7: '["cat"]', 8: ("Müde & froh", '["cat"]')}
 
 
 def test_the_pool_is_what_has_no_label(ledger: Ledger) -> None:
