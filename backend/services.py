@@ -12,8 +12,10 @@ from backend.images import ImageSource
 from backend.jobs import Jobs
 from backend.labelstudio import LabelStudio
 from backend.ledger import Ledger
+from backend.outcomes import Outcomes
 from backend.projects import Projects
 from backend.settings import Settings
+from backend.studies import Studies
 from backend.tracking import Tracking
 from backend.versions import Versions
 from model.encoder import Encoder, load_encoder
@@ -57,6 +59,16 @@ class Services:
     def versions(self) -> Versions:
         """The versions."""
         return Versions(self.engine, self.settings.keep_weights)
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """What predictions turned out to be."""
+        return Outcomes(self.engine)
+
+    @cached_property
+    def studies(self) -> Studies:
+        """The studies."""
+        return Studies(self.engine)
 
     @cached_property
     def images(self) -> ImageSource:

@@ -77,6 +77,13 @@ class Settings(BaseSettings):
         "streaming_lda", description="The learner on top of the features; mlp and sgd are there for comparison."
     )
 
+    weigh_people: bool = Field(
+        False, description="Whether, where people disagree, the label of who agrees with others more often counts more."
+    )
+    domain_field: str = Field(
+        "", description="Field of a task's data that names its domain (a camera, a site), to be reported apart."
+    )
+
     image_timeout: float = Field(10.0, description="Seconds to wait for the bytes of one image.")
     image_max_bytes: int = Field(50 << 20, description="Largest image file that is read, in bytes.")
     image_max_pixels: int = Field(100_000_000, description="Largest image that is decoded, in pixels.")

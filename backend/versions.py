@@ -8,12 +8,14 @@ each other, whatever happens to their lock: the second to commit fails, and begi
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from backend.database import projects, reading, versions, writing
+from backend.outcomes import Outcome, add_outcomes
 
 LIGHT = [column for column in versions.c if column.name != "weights"]
 
@@ -23,7 +25,7 @@ class Version:
     """A version without its weights.
 
     `metrics` holds plain numbers: ``labels`` per class, ``prequential`` sums, ``seconds`` per stage, ``waiting`` labels
-    whose image could not be read. `study` is the ledger position of the study it was made with, None without one.
+    whose image could not be read. `study` is the number of the study it was made with, None without one.
     """
 
     project_id: int
@@ -70,8 +72,8 @@ class Versions:
     def __init__(self, engine: sa.Engine, keep_weights: int) -> None:
         self.engine, self.keep_weights = engine, keep_weights
 
-    def commit(self, version: Version, weights: bytes) -> None:
-        """Write a version and its served weights down together.
+    def commit(self, version: Version, weights: bytes, outcomes: Sequence[Outcome] = ()) -> None:
+        """Write a version, its served weights and what its parent said of what it learned down together.
 
         Raises
         ------
@@ -82,6 +84,7 @@ class Versions:
         try:
             with writing(self.engine) as connection:
                 connection.execute(versions.insert().values(weights=weights, **values))
+                add_outcomes(connection, outcomes)
                 # One version falls out of the window with each commit: never a long clean-up.
                 pinned = sa.select(projects.c.pinned).where(projects.c.id == version.project_id).scalar_subquery()
                 connection.execute(

@@ -23,13 +23,14 @@ from threadpoolctl import threadpool_limits
 
 from backend.database import checkpoint
 from backend.jobs import Kind, is_allowed
+from backend.learner import Learners
 from backend.log import log as log_versions
 from backend.predict import Champions
 from backend.reconcile import reconcile
 from backend.services import Services
 from backend.settings import Settings, get_settings
 from backend.show import Pools, is_calm, show
-from backend.update import Learners, update
+from backend.update import update
 
 logger = logging.getLogger(__name__)
 

@@ -11,15 +11,15 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FLOORS = [
     {"settings"},
     {"database", "labelstudio", "label_config", "events", "images", "jobs", "tracking"},
-    {"projects", "ledger", "features", "versions"},
+    {"projects", "ledger", "features", "outcomes", "versions", "studies"},
     {"services"},
-    {"predict", "update", "log", "show", "reconcile", "connect"},
+    {"learner", "predict", "update", "log", "show", "reconcile", "connect"},
     {"app", "worker", "up"},
     {"cli"},
 ]
 SOURCES_IN_ORDER = ["label_config", "events", "labelstudio", "images"]
 """Sources that may know each other, the later the earlier."""
-ACTS_IN_ORDER = ["update", "log", "predict", "show"]
+ACTS_IN_ORDER = ["learner", "update", "log", "predict", "show"]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 
 
@@ -58,7 +58,7 @@ def test_floors_only_look_down(path: Path) -> None:
     for other in theirs:
         beside = LEVEL[other] == LEVEL[here] and any(
             here in order and other in order and order.index(other) < order.index(here)
-            for order in (SOURCES_IN_ORDER, ACTS_IN_ORDER, ["projects", "ledger"])
+            for order in (SOURCES_IN_ORDER, ACTS_IN_ORDER, ["projects", "ledger"], ["outcomes", "versions"])
         )
         assert LEVEL[other] < LEVEL[here] or beside, f"{here} must not know {other}"
 

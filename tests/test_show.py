@@ -15,12 +15,13 @@ from pydantic import SecretStr
 
 from backend.events import AnnotationsDeleted, ProjectTold
 from backend.labelstudio import LabelStudio, LabelStudioError
+from backend.learner import Learners
 from backend.predict import Champions
 from backend.projects import Project
 from backend.reconcile import Difference, reconcile
 from backend.services import Services
 from backend.show import Pools, Shown, show
-from backend.update import Learners, update
+from backend.update import update
 from tests import conftest
 from tests.parts import CONFIG, DEMO, make_services
 

@@ -13,12 +13,13 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.request_utils import _cached_get_request_session
 
+from backend.learner import Learners
 from backend.log import log, model_name
 from backend.projects import Project
 from backend.services import Services
 from backend.tracking import Tracking
 from backend.up.servers import Running
-from backend.update import Learners, update
+from backend.update import update
 from model.weights import Weights
 from tests.conftest import S3
 from tests.parts import Classroom, make_services

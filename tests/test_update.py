@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,10 @@ import pytest
 import redis
 
 from backend.events import AnnotationsDeleted, AnnotationsTold, ProjectFacts, ProjectTold, Task
+from backend.learner import Learners
+from backend.outcomes import Outcome
 from backend.services import Services
-from backend.update import Learners, update, weights_of
+from backend.update import update, weights_of
 from backend.versions import Version, VersionTaken
 from model.comparison import make_head
 from model.evaluation import Prequential
@@ -37,7 +41,12 @@ def probabilities_at_once(classroom: Classroom) -> np.ndarray:
     labels = services.ledger.in_force(classroom.project.id).values()
     found = services.features.find(1, [(task.image or "", task.id) for task in classroom.tasks.values()])
     head = make_head("streaming_lda", services.projects.get(1).classes)
-    head.partial_fit(np.stack([found.vectors[each.image or ""] for each in labels]), [each.label for each in labels])
+    people = Counter(each.task_id for each in labels)
+    head.partial_fit(
+        np.stack([found.vectors[each.image or ""] for each in labels]),
+        [each.label for each in labels],
+        sample_weight=[1 / people[each.task_id] for each in labels],
+    )
     return head.weights().predict_proba(
         np.stack([found.vectors[task.image or ""] for task in classroom.tasks.values()])
     )
@@ -113,6 +122,22 @@ def test_the_old_head_is_measured_on_each_new_label_and_on_no_correction(classro
     version = update(classroom.services, learners, 1)
     assert version is not None
     assert Prequential.from_dict(version.metrics["prequential"]).count == 1
+    ((outcome, fields),) = classroom.services.outcomes.all(1)
+    assert (outcome.annotation_id, outcome.version, outcome.label) == (annotation_id, 1, classroom.truth[4])
+    assert 0 < outcome.probability <= outcome.confidence < 1
+    assert fields == {}
+
+
+def test_people_who_disagree_share_a_picture(classroom: Classroom) -> None:
+    learners = Learners()
+    for label in ("sad", "sad", "angry"):
+        classroom.annotate(1, label)
+    update(classroom.services, learners, 1)
+    head = learners.get(classroom.services, classroom.services.projects.get(1)).head
+    counts = dict(zip(head.classes_.tolist(), head.counts_.tolist(), strict=True))
+    assert counts["sad"] == pytest.approx(2 / 3)
+    assert counts["angry"] == pytest.approx(1 / 3)
+    assert sum(counts.values()) == pytest.approx(1)
 
 
 def test_a_learner_that_starts_anew_measures_what_came_since_and_only_that(classroom: Classroom) -> None:
@@ -136,12 +161,12 @@ def test_another_learner_committing_first_costs_nothing_but_a_second_try(
     commit = services.versions.commit
     tries: list[int] = []
 
-    def interrupted(version: Version, weights: bytes) -> None:
+    def interrupted(version: Version, weights: bytes, outcomes: Sequence[Outcome]) -> None:
         tries.append(version.number)
         if len(tries) == 1:
             monkeypatch.setattr(services.versions, "commit", commit)
             update(services, second, 1)
-        commit(version, weights)
+        commit(version, weights, outcomes)
 
     class Unlocked:
         def __enter__(self) -> None: ...

@@ -14,12 +14,12 @@ import redis
 import rq
 
 from backend import worker as worker_module
+from backend.learner import Learners
 from backend.predict import Champions
 from backend.services import Services
 from backend.show import Pools
 from backend.up.run import tandem_programs
 from backend.up.servers import Running
-from backend.update import Learners
 from backend.worker import OurJob, OurWorker, Workshop, perform, sweep
 from tests.parts import Classroom, make_services
 

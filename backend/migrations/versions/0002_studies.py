@@ -42,7 +42,8 @@ def upgrade() -> None:
     op.create_table(
         "studies",
         sa.Column("project_id", sa.Integer(), nullable=False),
-        sa.Column("position", sa.BigInteger(), autoincrement=False, nullable=False, comment="Ledger position studied"),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("position", sa.BigInteger(), nullable=False, comment="Ledger position studied"),
         sa.Column("encoder_id", sa.String(length=160), nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False, comment="Unix seconds"),
         sa.Column("seconds", sa.Float(), nullable=False, comment="How long it took"),
@@ -55,7 +56,7 @@ def upgrade() -> None:
         sa.Column("reliability", sa.JSON(), nullable=False, comment="How much each person's label counts"),
         sa.Column("findings", sa.JSON(), nullable=True, comment="What people read of it; null: a newer study stands"),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"]),
-        sa.PrimaryKeyConstraint("project_id", "position", name=op.f("pk_studies")),
+        sa.PrimaryKeyConstraint("project_id", "number", name=op.f("pk_studies")),
     )
     with op.batch_alter_table("tasks") as tasks:
         tasks.add_column(
@@ -68,12 +69,7 @@ def upgrade() -> None:
         )
     with op.batch_alter_table("versions") as versions:
         versions.add_column(
-            sa.Column(
-                "study",
-                sa.BigInteger(),
-                nullable=True,
-                comment="Ledger position of the study it was made with; null: none",
-            )
+            sa.Column("study", sa.Integer(), nullable=True, comment="Number of the study it was made with; null: none")
         )
 
 

@@ -1,0 +1,224 @@
+"""The learner of a project: a head, and what it was taught. It is a view of the ledger.
+
+Each task teaches one lesson: its picture, and the share of each label among the people who labelled it. To learn means
+to make the lessons taught equal to those that the labels in force give, by forgetting what left and learning what came.
+So it does not matter how often that is done, where it stopped, or who did it before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from backend.features import Found, Vector
+from backend.ledger import Answer, Changes, Label
+from backend.projects import Project
+from backend.services import Services
+from model.comparison import IncrementalHead, make_head
+from model.head import StreamingLDA
+from model.weights import Weights
+
+HeadKind = Literal["streaming_lda", "mlp", "sgd"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What one task teaches: the picture of this content hash is each label to that share; the shares sum to 1."""
+
+    digest: str
+    shares: tuple[tuple[Answer, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What changes will teach.
+
+    `answers` are the labels in force of each task they touch, by annotation; `lessons` what is made of them, None where
+    nothing is left to learn; `waiting` are the labels among them whose image can't be read now; `found` has the
+    features of the pictures; and from `position` on the learner will know the ledger.
+    """
+
+    position: int
+    reliability: Mapping[int, float]
+    answers: Mapping[int, Mapping[int, Label]]
+    lessons: Mapping[int, Lesson | None]
+    waiting: Mapping[int, Label]
+    found: Found
+
+
+@dataclass(slots=True)
+class Learner:
+    """A head and what it was taught.
+
+    `position` is how far the ledger was followed; `answers` are the labels in force by task and annotation, and
+    `lessons` what was made of them, by task; `pictures` count the content hashes of the lessons; `waiting` are labels
+    in force whose image could not be read so far; `reliability` is how much a person's label counts where people
+    disagree, 1 unless it is told here; `weights` are those of version `number`, the last that was committed here.
+    """
+
+    kind: HeadKind
+    head: StreamingLDA | IncrementalHead
+    classes: tuple[str, ...]
+    encoder_id: str
+    position: int = 0
+    answers: dict[int, Mapping[int, Label]] = field(default_factory=dict)
+    lessons: dict[int, Lesson] = field(default_factory=dict)
+    pictures: Counter[str] = field(default_factory=Counter)
+    waiting: dict[int, Label] = field(default_factory=dict)
+    reliability: Mapping[int, float] = field(default_factory=dict)
+    number: int = 0
+    weights: Weights | None = None
+    _task_of: dict[int, int] = field(default_factory=dict)
+
+    def prepare(
+        self, services: Services, project_id: int, changes: Changes, reliability: Mapping[int, float]
+    ) -> Preparation:
+        """Return what `changes` will teach.
+
+        Images never read before are fetched now; those that waited already are left to whoever tries them again.
+        """
+        answers = self._answers_after(changes, reliability)
+        fresh = {label.task_id for label in changes.labels.values() if label is not None}
+        image_of = {task: list(labels.values())[-1].image or "" for task, labels in answers.items() if labels}
+        found = services.features.find(project_id, [(image_of[task], task) for task in fresh & image_of.keys()])
+        found.add(services.features.cached(project_id, [image_of[task] for task in image_of.keys() - fresh]))
+        lessons: dict[int, Lesson | None] = dict.fromkeys(answers)
+        waiting: dict[int, Label] = {}
+        for task, image in image_of.items():
+            digest = found.hashes.get(image)
+            if digest is None:
+                waiting.update(answers[task])
+            else:
+                lessons[task] = Lesson(digest, shares(answers[task].values(), reliability))
+        return Preparation(changes.position, reliability, answers, lessons, waiting, found)
+
+    def fold(self, services: Services, prepared: Preparation) -> None:
+        """Make what the head was taught equal to what was prepared."""
+        changed = {task: lesson for task, lesson in prepared.lessons.items() if self.lessons.get(task) != lesson}
+        gone = [self.lessons[task] for task in changed if task in self.lessons]
+        come = [lesson for lesson in changed.values() if lesson is not None]
+        self._note(prepared)
+        if gone and not isinstance(self.head, StreamingLDA):
+            # It can't forget: it learns everything anew.
+            self.head = make_head(self.kind, self.classes)
+            self.pictures.clear()
+            gone, come = [], list(self.lessons.values())
+        found = prepared.found
+        vectors = {found.hashes[address]: vector for address, vector in found.vectors.items()}
+        missing = {lesson.digest for lesson in [*gone, *come]} - vectors.keys()
+        vectors |= services.features.by_hash(list(missing))
+        if isinstance(self.head, StreamingLDA):
+            if gone:
+                self.head.forget(*samples(gone, vectors))
+            if come:
+                features, labels, weights = samples(come, vectors)
+                self.head.partial_fit(features, labels, sample_weight=weights)
+        elif come:
+            self.head.partial_fit(
+                np.stack([vectors[lesson.digest] for lesson in come]),
+                [max(lesson.shares, key=lambda share: share[1])[0] for lesson in come],
+            )
+        self.pictures.subtract(lesson.digest for lesson in gone)
+        self.pictures = +self.pictures
+        self.pictures.update(lesson.digest for lesson in come)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many labels of each class were learned."""
+        answers = (label for task in self.lessons for label in self.answers[task].values())
+        return dict(Counter(name for label in answers for name in label.names))
+
+    def _answers_after(self, changes: Changes, reliability: Mapping[int, float]) -> dict[int, Mapping[int, Label]]:
+        """Return the labels in force of every task whose lesson may be another now, by annotation."""
+        touched = {self._task_of[annotation] for annotation in changes.labels if annotation in self._task_of}
+        touched |= {label.task_id for label in [*changes.labels.values(), *self.waiting.values()] if label is not None}
+        if reliability != self.reliability:
+            touched |= {task for task, labels in self.answers.items() if len(labels) > 1}
+        answers: dict[int, dict[int, Label]] = {
+            task: {
+                annotation: label
+                for annotation, label in self.answers.get(task, {}).items()
+                if annotation not in changes.labels
+            }
+            for task in touched
+        }
+        for annotation, label in changes.labels.items():
+            if label is not None and label.image is not None and set(label.names) <= set(self.classes):
+                answers[label.task_id][annotation] = label
+        return dict(answers)
+
+    def _note(self, prepared: Preparation) -> None:
+        self.position, self.reliability = prepared.position, prepared.reliability
+        self.waiting = dict(prepared.waiting)
+        for task, labels in prepared.answers.items():
+            for annotation in self.answers.pop(task, {}):
+                self._task_of.pop(annotation, None)
+            if labels:
+                self.answers[task] = labels
+        for task, labels in prepared.answers.items():
+            self._task_of.update(dict.fromkeys(labels, task))
+        for task, lesson in prepared.lessons.items():
+            if lesson is None:
+                self.lessons.pop(task, None)
+            else:
+                self.lessons[task] = lesson
+
+
+class Learners:
+    """The learners that this process keeps up to date, by project."""
+
+    def __init__(self) -> None:
+        self._learners: dict[int, Learner] = {}
+
+    def get(self, services: Services, project: Project) -> Learner:
+        """Return the project's learner; a new and empty one when its classes or the encoder are others by now."""
+        learner = self._learners.get(project.id)
+        encoder_id = services.encoder.id
+        if learner is None or (learner.classes, learner.encoder_id) != (project.classes, encoder_id):
+            learner = new_learner(services.settings.head, project.classes, encoder_id)
+            self._learners[project.id] = learner
+        return learner
+
+    def drop(self, project_id: int) -> None:
+        """Forget a learner: it is built anew from the ledger when next needed."""
+        self._learners.pop(project_id, None)
+
+
+def new_learner(kind: HeadKind, classes: Iterable[str], encoder_id: str) -> Learner:
+    """Return a learner that was taught nothing."""
+    known = tuple(classes)
+    return Learner(kind, make_head(kind, known), known, encoder_id)
+
+
+def shares(labels: Iterable[Label], reliability: Mapping[int, float]) -> tuple[tuple[Answer, float], ...]:
+    """Return the share of each label that people gave to one picture, sorted by label.
+
+    Parameters
+    ----------
+    labels
+        Their labels, at least one.
+    reliability
+        How much the label of a person counts against another's: 1 for whom it doesn't name.
+
+    Examples
+    --------
+    >>> sad, angry = Label(1, 7, "face.png", "sad", completed_by=1), Label(2, 7, "face.png", "angry", completed_by=2)
+    >>> shares([sad, angry], {})
+    (('angry', 0.5), ('sad', 0.5))
+    >>> shares([sad, angry], {2: 0.25})
+    (('angry', 0.2), ('sad', 0.8))
+    """
+    votes: dict[Answer, float] = {}
+    for label in sorted(labels, key=lambda label: label.annotation_id):
+        votes[label.label] = votes.get(label.label, 0.0) + reliability.get(label.completed_by or 0, 1.0)
+    total = sum(votes.values())
+    return tuple((label, vote / total) for label, vote in sorted(votes.items()))
+
+
+def samples(lessons: Iterable[Lesson], vectors: Mapping[str, Vector]) -> tuple[Vector, list[Answer], list[float]]:
+    """Return features of shape (n, d), labels and sample weights, as an estimator takes them."""
+    rows = [(lesson.digest, label, share) for lesson in lessons for label, share in lesson.shares]
+    return np.stack([vectors[digest] for digest, _, _ in rows]), [row[1] for row in rows], [row[2] for row in rows]
