@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from model.weights import Floats
+from model.weights import Floats, Weights
 
 LEAST_PROBABILITY = 1e-6
 """No single surprise counts as more than -log of it, or one wrong label would drown a thousand."""
@@ -136,6 +137,60 @@ def log_loss(proba: ArrayLike, y: ArrayLike) -> float:
     return float(-np.log(np.maximum(given, LEAST_PROBABILITY)).mean())
 
 
+def confusion(proba: ArrayLike, y: ArrayLike) -> NDArray[np.intp]:
+    """Count samples by class (rows) and likeliest class (columns), shape (k, k); parameters as in `accuracy`.
+
+    Examples
+    --------
+    >>> confusion([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]], [0, 1, 1])
+    array([[1, 0],
+           [1, 1]])
+    """
+    probabilities, columns = _checked(proba, y)
+    classes = probabilities.shape[1]
+    pairs = np.bincount(columns * classes + probabilities.argmax(axis=1), minlength=classes**2)
+    return pairs.reshape(classes, classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """How sure the likeliest class was against how often it was right, in bins of equal width.
+
+    Attributes
+    ----------
+    count : numpy.ndarray of int, shape (bins,)
+        Samples.
+    confidence : numpy.ndarray of float64, shape (bins,)
+        Mean probability of the likeliest class; NaN in an empty bin.
+    accuracy : numpy.ndarray of float64, shape (bins,)
+        Share of samples whose likeliest class is theirs; NaN in an empty bin.
+    """
+
+    count: NDArray[np.intp]
+    confidence: Floats
+    accuracy: Floats
+
+
+def reliability(proba: ArrayLike, y: ArrayLike, bins: int = 15) -> Reliability:
+    """Return the points of a calibration plot; parameters as in `expected_calibration_error`.
+
+    Examples
+    --------
+    >>> points = reliability([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6]], [0, 1, 1], bins=2)
+    >>> points.count, points.confidence.round(2), points.accuracy.round(2)
+    (array([0, 3]), array([ nan, 0.77]), array([ nan, 0.67]))
+    """
+    probabilities, columns = _checked(proba, y)
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == columns
+    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    count = np.bincount(places, minlength=bins)
+    divisor = np.where(count, count, np.nan)
+    return Reliability(
+        count, np.bincount(places, confidence, bins) / divisor, np.bincount(places, correct, bins) / divisor
+    )
+
+
 def expected_calibration_error(proba: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
     """Mean distance between how sure the likeliest class was and how often it was right, over bins of equal width.
 
@@ -155,12 +210,9 @@ def expected_calibration_error(proba: ArrayLike, y: ArrayLike, bins: int = 15) -
     >>> expected_calibration_error([[0.9, 0.1], [0.9, 0.1]], [0, 1])
     0.4
     """
-    probabilities, columns = _checked(proba, y)
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == columns
-    places = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(places, confidence, bins) - np.bincount(places, correct, bins)
-    return float(np.abs(gaps).sum() / len(columns))
+    points = reliability(proba, y, bins)
+    gaps = np.abs(points.confidence - points.accuracy) * points.count
+    return float(np.nansum(gaps) / points.count.sum())
 
 
 def wilson_interval(successes: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -183,6 +235,140 @@ def wilson_interval(successes: float, count: int, confidence: float = 0.95) -> t
     centre = (share + doubt / 2) / (1 + doubt)
     half = math.sqrt(doubt * (share * (1 - share) + doubt / 4)) / (1 + doubt)
     return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good predictions were.
+
+    Attributes
+    ----------
+    count : int
+        Labels.
+    accuracy : float
+        Share of them whose class was the likeliest.
+    interval : tuple of float
+        Wilson's interval of the accuracy, at 95 %.
+    log_loss : float
+        Mean of -log of the probability that was given to the label's class, in nats.
+    """
+
+    count: int
+    accuracy: float
+    interval: tuple[float, float]
+    log_loss: float
+
+
+def score_by_domain(domains: Sequence[str], probability: ArrayLike, correct: ArrayLike) -> dict[str, Score]:
+    """Score predictions apart by where their images come from: a camera, a site, a family.
+
+    Parameters
+    ----------
+    domains : sequence of str, length n
+        Where each image comes from.
+    probability : array-like of float, shape (n,)
+        What each label's class was given before it was learned.
+    correct : array-like of bool, shape (n,)
+        Whether the label's class was the likeliest.
+
+    Returns
+    -------
+    dict of Score
+        By domain, sorted.
+
+    Raises
+    ------
+    ValueError
+        When the three are not of the same labels, or a probability is none.
+
+    Examples
+    --------
+    >>> scores = score_by_domain(["hall", "yard", "yard"], [0.9, 0.5, 0.2], [True, True, False])
+    >>> {domain: (score.count, score.accuracy) for domain, score in scores.items()}
+    {'hall': (1, 1.0), 'yard': (2, 0.5)}
+    """
+    given, right = np.asarray(probability, dtype=np.float64), np.asarray(correct)
+    if given.shape != (len(domains),) or right.shape != given.shape:
+        raise ValueError("There must be a domain, a probability and whether it was right for each label.")
+    if not ((given >= 0) & (given <= 1 + 1e-9)).all():
+        raise ValueError("Probabilities lie between 0 and 1.")
+    losses = -np.log(np.clip(given, LEAST_PROBABILITY, 1))
+    places: dict[str, list[int]] = {}
+    for place, domain in enumerate(domains):
+        places.setdefault(domain, []).append(place)
+    scores = {}
+    for domain in sorted(places):
+        count, hits = len(places[domain]), int(right[places[domain]].astype(bool).sum())
+        loss = float(losses[places[domain]].mean())
+        scores[domain] = Score(count, hits / count, wilson_interval(hits, count), loss)
+    return scores
+
+
+def accuracy_matrix(heads: Sequence[Weights], samples: Sequence[tuple[ArrayLike, ArrayLike]]) -> Floats:
+    """Accuracy on each domain after learning up to the end of each domain, shape (heads, domains).
+
+    Parameters
+    ----------
+    heads : sequence of Weights
+        What served at the end of each domain, in the order they were learned.
+    samples : sequence of (X, y)
+        Features, shape (n, d), and labels of each domain that were never learned, in the same order.
+    """
+    return np.array([[float(np.mean(head.predict(X) == np.asarray(y))) for X, y in samples] for head in heads])
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """What learning later domains did to earlier ones.
+
+    Attributes
+    ----------
+    average_accuracy : float
+        Mean over all domains, at the end.
+    average_forgetting : float
+        How much lower accuracy is at the end than the best it ever was before, mean over all domains but the last.
+    backward_transfer : float
+        How much higher it is at the end than when the domain had just been learned, mean over all domains but the last.
+    """
+
+    average_accuracy: float
+    average_forgetting: float
+    backward_transfer: float
+
+
+def forgetting(accuracies: ArrayLike) -> Forgetting:
+    """Sum up what `accuracy_matrix` gave.
+
+    Forgetting after Chaudhry, Dokania, Ajanthan and Torr (Riemannian Walk for Incremental Learning, ECCV 2018),
+    backward transfer after Lopez-Paz and Ranzato (Gradient Episodic Memory for Continual Learning, NeurIPS 2017). With
+    one domain nothing can be forgotten, and both are 0.
+
+    Parameters
+    ----------
+    accuracies : array-like of float, shape (t, t)
+        Row i: after learning up to the end of domain i; column j: on domain j.
+
+    Raises
+    ------
+    ValueError
+        When it is no square of accuracies.
+
+    Examples
+    --------
+    >>> forgetting([[0.75, 0.25], [0.5, 1.0]])
+    Forgetting(average_accuracy=0.75, average_forgetting=0.25, backward_transfer=-0.25)
+    """
+    matrix = np.asarray(accuracies, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
+        raise ValueError("Accuracies must be a square: a row after each domain, a column for each domain.")
+    if not ((matrix >= 0) & (matrix <= 1)).all():
+        raise ValueError("Accuracies lie between 0 and 1.")
+    last = matrix[-1]
+    if len(matrix) == 1:
+        return Forgetting(float(last[0]), 0.0, 0.0)
+    lost = matrix[:-1, :-1].max(axis=0) - last[:-1]
+    gained = last[:-1] - np.diagonal(matrix)[:-1]
+    return Forgetting(float(last.mean()), float(lost.mean()), float(gained.mean()))
 
 
 def _checked(proba: ArrayLike, y: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
