@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -14,10 +15,11 @@ from model.weights import Floats, softmax
 
 Task = TypeVar("Task", bound=Hashable)
 Person = TypeVar("Person", bound=Hashable)
+Answer = TypeVar("Answer", bound=Hashable)
 
 TRUSTED = 16.0
 """Right answers that everyone is taken to have given already; with `MISTAKEN`, four of five. In simulated teams of two
-to five people, a prior of 20 answers had a lower log-loss than one of 5, and still saw who answered against the rest."""
+to five people, a prior of 20 answers had a lower log-loss than one of 5, and saw who answered against the rest."""
 
 MISTAKEN = 4.0
 """Wrong answers that everyone is taken to have given already."""
@@ -27,6 +29,9 @@ OWN_WAY = 10.0
 someone who always says the same and someone who guesses were seen too late, with 4 everyone too early."""
 
 _ITERATIONS = 50
+LEAST_RELIABILITY = 0.01
+"""Nobody is taken to be right, or wrong, more surely than this in a single answer."""
+
 _SETTLED = 1e-4
 
 
@@ -164,6 +169,34 @@ def consensus(
         soft[shared] = truth
     alpha = _alpha(votes[shared], float(agreeing.sum()))
     return Consensus(tuple(classes), dict(zip(tasks, soft, strict=True)), annotators, alpha)
+
+
+def weighted_shares(votes: Sequence[tuple[Answer, float]], classes: int) -> dict[Answer, float]:
+    """Return how probable each answer to one task is, given by people of known reliability.
+
+    Where everybody's mistakes are spread evenly over the other classes, an answer's probability is proportional to the
+    exponential of its supporters' log-odds (Nitzan and Paroush, Optimal Decision Rules in Uncertain Dichotomous Choice
+    Situations, International Economic Review, 1982). Only answers that somebody gave are compared.
+
+    Parameters
+    ----------
+    votes : sequence of (answer, float)
+        Each answer with the probability that the person who gave it is right; see `Annotator.reliability`.
+    classes : int
+        How many answers there are to choose from.
+
+    Examples
+    --------
+    >>> {answer: round(share, 2) for answer, share in weighted_shares([("sad", 0.9), ("angry", 0.6)], 2).items()}
+    {'angry': 0.14, 'sad': 0.86}
+    """
+    support: dict[Answer, float] = {}
+    for answer, reliability in votes:
+        right = min(max(reliability, LEAST_RELIABILITY), 1 - LEAST_RELIABILITY)
+        support[answer] = support.get(answer, 0.0) + math.log(right * max(classes - 1, 1) / (1 - right))
+    most = max(support.values())
+    odds = {answer: math.exp(value - most) for answer, value in sorted(support.items(), key=lambda item: repr(item[0]))}
+    return {answer: value / sum(odds.values()) for answer, value in odds.items()}
 
 
 def _estimate(given: csr_array, shares: Floats, people: int) -> tuple[Floats, Floats, Floats]:
