@@ -113,6 +113,62 @@ def sync(project: Annotated[int, typer.Argument(help="Label Studio's id of the p
 
 
 @app.command()
+def replay(
+    folder: Annotated[Path, typer.Argument(help="Folder with a subfolder of images per class, or {train,test}/class.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the report; by default replay-NAME, here.")] = None,
+    labels: Annotated[int, typer.Option(min=1, help="Labels to ask for; all, if there are fewer.")] = 1000,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs with different random numbers.")] = 3,
+    orders: Annotated[str, typer.Option(help="Which orders of the labels to compare.")] = "random,ours,sorted",
+    heads: Annotated[str, typer.Option(help="Which heads to compare.")] = "ours,mlp,sgd,logistic",
+    encoder: Annotated[str | None, typer.Option(help="Backbone of timm instead of the setting's.")] = None,
+    encoder_weights: Annotated[Path | None, typer.Option(help="Its weights file instead of the setting's.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of what is kept to go on from; else the state's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary for machines.")] = False,
+) -> None:
+    """Label a folder of classes as a person would, and report how fast Tandem learns it; needs no servers.
+
+    Going on after an interruption, or with more seeds, does only what is missing.
+    """
+    import json
+
+    from rich.console import Console
+
+    from model.encoder import EncoderError, load_encoder
+    from replay.command import replay_folder
+
+    settings = get_settings()
+    folder = folder.resolve()
+    out = out or Path(f"replay-{folder.name}")
+    cache = cache or settings.cache
+    try:
+        summary = replay_folder(
+            folder,
+            out,
+            load_encoder(
+                encoder or settings.encoder,
+                weights=encoder_weights or (None if encoder else settings.encoder_weights),
+                runtime=settings.encoder_runtime,
+                cache=settings.cache,
+                batch=settings.encoder_batch,
+                threads=settings.threads,
+            ),
+            cache,
+            labels=labels,
+            seeds=seeds,
+            orders=orders.split(","),
+            heads=heads.split(","),
+            console=Console(stderr=True),
+        )
+    except (EncoderError, ValueError, OSError) as error:
+        typer.secho(str(error), err=True, fg=typer.colors.RED)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        typer.secho("Interrupted; the same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(json.dumps(summary, indent=2) if as_json else f"The report: {out / 'index.html'}")
+
+
+@app.command()
 def status() -> None:
     """Tell what each project has learned, and what still waits to be done."""
     from rich.console import Console

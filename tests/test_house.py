@@ -48,6 +48,12 @@ def test_the_learner_knows_nothing_of_the_service(path: Path) -> None:
     assert not {module.split(".")[0] for module in imports(path)} & services
 
 
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "replay").glob("*.py")), ids=lambda path: path.stem)
+def test_the_replay_knows_the_learner_and_nothing_of_the_service(path: Path) -> None:
+    ours = {module.split(".")[0] for module in imports(path)} & {"backend", "model", "replay", "tests"}
+    assert ours <= {"model", "replay"}
+
+
 @pytest.mark.parametrize("path", BACKEND, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_floors_only_look_down(path: Path) -> None:
     here = path.relative_to(REPOSITORY / "backend").with_suffix("").parts[0]

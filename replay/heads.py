@@ -1,0 +1,127 @@
+"""The heads that are compared: Tandem's own, two that learn label by label, and one that is refitted from scratch."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from model.comparison import IncrementalHead
+from model.head import StreamingLDA
+from model.weights import Floats, Weights
+
+HEADS = ("ours", "mlp", "sgd", "logistic")
+"""All heads there are to compare."""
+
+Rows = NDArray[np.floating[Any]]
+Names = NDArray[np.str_]
+
+
+class Head(Protocol):
+    """What is replayed.
+
+    Attributes
+    ----------
+    each_label : bool
+        Whether it is cheap enough to ask before each label is learned, which prequential evaluation needs.
+    """
+
+    each_label: bool
+
+    def learn(self, features: Rows, label: str) -> None:
+        """Learn the label of one sample, shape (d,)."""
+
+    def predict_proba(self, X: Rows) -> Floats:  # noqa: N803
+        """Return probabilities, shape (n, k), a column per class, sorted."""
+        ...
+
+
+class Ours:
+    """Tandem's own head."""
+
+    each_label = True
+
+    def __init__(self, classes: Names) -> None:
+        self._head = StreamingLDA().declare(classes)
+
+    def learn(self, features: Rows, label: str) -> None:
+        """Learn the label of one sample."""
+        self._head.partial_fit(features[np.newaxis], [label])
+
+    def predict_proba(self, X: Rows) -> Floats:  # noqa: N803
+        """Return probabilities; equal ones before anything is learned."""
+        return self._head.predict_proba(X)
+
+    def weights(self) -> Weights:
+        """Return what serves."""
+        return self._head.weights()
+
+
+class Incremental:
+    """A classifier of scikit-learn that learns by ``partial_fit``; the MLP is the head that Tandem's forerunner had."""
+
+    each_label = True
+
+    def __init__(self, kind: Literal["mlp", "sgd"], classes: Names, seed: int) -> None:
+        self._head = IncrementalHead(kind, classes, random_state=seed)
+
+    def learn(self, features: Rows, label: str) -> None:
+        """Learn the label of one sample."""
+        self._head.partial_fit(features[np.newaxis], [label])
+
+    def predict_proba(self, X: Rows) -> Floats:  # noqa: N803
+        """Return probabilities; equal ones before anything is learned."""
+        return self._head.predict_proba(X)
+
+
+class Refit:
+    """Logistic regression, fitted from scratch to all labels so far whenever it is asked."""
+
+    each_label = False
+
+    def __init__(self, classes: Names) -> None:
+        self._classes = classes
+        self._features: list[Rows] = []
+        self._labels: list[str] = []
+
+    def learn(self, features: Rows, label: str) -> None:
+        """Note the label of one sample."""
+        self._features.append(features)
+        self._labels.append(label)
+
+    def predict_proba(self, X: Rows) -> Floats:  # noqa: N803
+        """Fit, and return probabilities: 0 for a class without labels, 1 for one that alone has some."""
+        labelled = np.unique(self._labels)
+        probabilities = np.zeros((len(X), len(self._classes)))
+        if len(labelled) < 2:
+            probabilities[:, np.searchsorted(self._classes, labelled)] = 1.0
+            return probabilities
+        with warnings.catch_warnings():
+            # A fit that stops a little early classifies no worse.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            fitted = LogisticRegression(max_iter=1000).fit(np.array(self._features), self._labels)
+        probabilities[:, np.searchsorted(self._classes, labelled)] = fitted.predict_proba(X)
+        return probabilities
+
+
+def make_head(name: str, classes: Names, seed: int) -> Head:
+    """Return a head that has learned nothing.
+
+    Parameters
+    ----------
+    name : str
+        One of `HEADS`.
+    classes : numpy.ndarray of str, shape (k,)
+        All classes, sorted.
+    seed : int
+        Of its first weights, where it has random ones.
+    """
+    if name == "ours":
+        return Ours(classes)
+    if name == "logistic":
+        return Refit(classes)
+    return Incremental(cast("Literal['mlp', 'sgd']", name), classes, seed)
