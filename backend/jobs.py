@@ -24,8 +24,14 @@ from redis.exceptions import LockError, RedisError
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["update", "log", "show", "sync"]
-QUEUES: dict[Kind, str] = {"update": "learn", "log": "chores", "show": "chores", "sync": "chores"}
+Kind = Literal["update", "study", "log", "show", "sync"]
+QUEUES: dict[Kind, str] = {
+    "update": "learn",
+    "study": "chores",
+    "log": "chores",
+    "show": "chores",
+    "sync": "chores",
+}
 """The queue of each kind of work: one queue per worker process, since RQ can lose a job of a worker with two."""
 PERFORM = "backend.worker.perform"
 """The only function that a worker runs; the job's arguments are a kind and a project."""

@@ -20,9 +20,12 @@ from backend.projects import Project
 from backend.services import Services
 from model.comparison import IncrementalHead, make_head
 from model.head import StreamingLDA
+from model.people import MISTAKEN, TRUSTED, weighted_shares
 from model.weights import Weights
 
 HeadKind = Literal["streaming_lda", "mlp", "sgd"]
+UNKNOWN_RELIABILITY = TRUSTED / (TRUSTED + MISTAKEN)
+"""How probably someone is right of whom nothing is known yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,8 @@ class Learner:
 
     `position` is how far the ledger was followed; `answers` are the labels in force by task and annotation, and
     `lessons` what was made of them, by task; `pictures` count the content hashes of the lessons; `waiting` are labels
-    in force whose image could not be read so far; `reliability` is how much a person's label counts where people
-    disagree, 1 unless it is told here; `weights` are those of version `number`, the last that was committed here.
+    in force whose image could not be read so far; `reliability` is how probably each person is right, where
+    that counts, else empty; `weights` are those of version `number`, the last that was committed here.
     """
 
     kind: HeadKind
@@ -93,7 +96,7 @@ class Learner:
             if digest is None:
                 waiting.update(answers[task])
             else:
-                lessons[task] = Lesson(digest, shares(answers[task].values(), reliability))
+                lessons[task] = Lesson(digest, shares(answers[task].values(), reliability, len(self.classes)))
         return Preparation(changes.position, reliability, answers, lessons, waiting, found)
 
     def fold(self, services: Services, prepared: Preparation) -> None:
@@ -193,29 +196,32 @@ def new_learner(kind: HeadKind, classes: Iterable[str], encoder_id: str) -> Lear
     return Learner(kind, make_head(kind, known), known, encoder_id)
 
 
-def shares(labels: Iterable[Label], reliability: Mapping[int, float]) -> tuple[tuple[Answer, float], ...]:
-    """Return the share of each label that people gave to one picture, sorted by label.
+def shares(labels: Iterable[Label], reliability: Mapping[int, float], classes: int) -> tuple[tuple[Answer, float], ...]:
+    """Return the share of each answer that people gave for one picture, sorted.
 
     Parameters
     ----------
     labels
         Their labels, at least one.
     reliability
-        How much the label of a person counts against another's: 1 for whom it doesn't name.
+        How probably each person is right, where that is to count; empty: all votes count the same.
+    classes
+        How many classes there are to choose from.
 
     Examples
     --------
     >>> sad, angry = Label(1, 7, "face.png", "sad", completed_by=1), Label(2, 7, "face.png", "angry", completed_by=2)
-    >>> shares([sad, angry], {})
+    >>> shares([sad, angry], {}, 7)
     (('angry', 0.5), ('sad', 0.5))
-    >>> shares([sad, angry], {2: 0.25})
-    (('angry', 0.2), ('sad', 0.8))
+    >>> [(label, round(share, 2)) for label, share in shares([sad, angry], {1: 0.9, 2: 0.6}, 7)]
+    [('angry', 0.14), ('sad', 0.86)]
     """
-    votes: dict[Answer, float] = {}
-    for label in sorted(labels, key=lambda label: label.annotation_id):
-        votes[label.label] = votes.get(label.label, 0.0) + reliability.get(label.completed_by or 0, 1.0)
-    total = sum(votes.values())
-    return tuple((label, vote / total) for label, vote in sorted(votes.items()))
+    told = sorted(labels, key=lambda label: label.annotation_id)
+    if not reliability:
+        votes = Counter(label.label for label in told)
+        return tuple(sorted((label, vote / len(told)) for label, vote in votes.items()))
+    weighed = [(label.label, reliability.get(label.completed_by or 0, UNKNOWN_RELIABILITY)) for label in told]
+    return tuple(sorted(weighted_shares(weighed, classes).items()))
 
 
 def samples(lessons: Iterable[Lesson], vectors: Mapping[str, Vector]) -> tuple[Vector, list[Answer], list[float]]:

@@ -7,6 +7,7 @@ is folded into the head, and the head is frozen, with the calibration of the new
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,13 +21,19 @@ from backend.outcomes import Outcome
 from backend.services import Services
 from backend.studies import Study
 from backend.versions import Version, VersionTaken
+from model.calibration import AdaptiveCoverage, Calibration, prediction_sets
 from model.evaluation import Prequential
+from model.head import StreamingLDA
 from model.weights import Weights
 
 log = logging.getLogger(__name__)
 
 BURST_SECONDS = 0.1
 """Pause between two versions of one job: what comes in a burst is learned together, and leaves the cores to answers."""
+COVERAGE = 0.9
+"""How often the set of classes that may be the right one shall hold it."""
+LITTLE = 0.1
+"""Change of a calibration (of the temperature's logarithm, of a probability) that is not worth a version by itself."""
 
 
 def update(services: Services, learners: Learners, project_id: int) -> Version | None:
@@ -74,7 +81,14 @@ def solve(learner: Learner, study: Study | None) -> Weights | None:
     """Return what serves of a learner's head, calibrated by a study; None when nothing was learned."""
     if not learner.lessons:
         return None
+    if isinstance(learner.head, StreamingLDA):
+        calibration_of(study).apply_to(learner.head)
     return learner.head.weights()
+
+
+def calibration_of(study: Study | None) -> Calibration:
+    """Return what a study found to serve the head with; what is known beforehand, without one."""
+    return Calibration.from_dict(study.calibration) if study and study.calibration else Calibration()
 
 
 def reliability(services: Services, study: Study | None) -> dict[int, float]:
@@ -101,14 +115,20 @@ def _learn_once(services: Services, learners: Learners, project_id: int) -> Vers
         outcomes = _measure(services, parent, learner, changes, prepared)
     with stopwatch("fold"):
         learner.fold(services, prepared)
-    if parent is not None and not _is_news(learner, parent, study):
-        return None
+    if parent is not None:
+        known = (parent.position, parent.encoder_id, parent.head, parent.metrics["waiting"])
+        same = known == (learner.position, learner.encoder_id, learner.kind, len(learner.waiting))
+        if same and not is_news(services, parent, study):
+            return None
     with stopwatch("solve"):
         learner.weights = solve(learner, study)
         data = learner.weights.to_bytes() if learner.weights else b""
     prequential = Prequential.from_dict(parent.metrics["prequential"]) if parent else Prequential()
+    coverage = _coverage(parent)
     for outcome in outcomes:
         prequential.add(outcome.probability, outcome.predicted == outcome.label)
+        if outcome.covered is not None:
+            coverage = coverage.update(outcome.covered)
     version = Version(
         project_id=project_id,
         number=(parent.number if parent else 0) + 1,
@@ -121,6 +141,8 @@ def _learn_once(services: Services, learners: Learners, project_id: int) -> Vers
             "labels": learner.counts(),
             "waiting": len(learner.waiting),
             "prequential": prequential.to_dict(),
+            "coverage": coverage.to_dict(),
+            "threshold": calibration_of(study).threshold(coverage.level or COVERAGE),
             "seconds": stopwatch.seconds,
         },
         study=study.number if study else None,
@@ -131,10 +153,23 @@ def _learn_once(services: Services, learners: Learners, project_id: int) -> Vers
     return version
 
 
-def _is_news(learner: Learner, parent: Version, study: Study | None) -> bool:
-    """Tell whether the learner knows what its parent did not."""
-    known = (parent.position, parent.encoder_id, parent.head, parent.metrics["waiting"])
-    return known != (learner.position, learner.encoder_id, learner.kind, len(learner.waiting))
+def is_news(services: Services, version: Version, study: Study | None) -> bool:
+    """Tell whether a study lets the head serve otherwise than this version, by more than a little."""
+    if study is None or study.number == version.study or study.encoder_id != version.encoder_id:
+        return False
+    before = services.studies.get(version.project_id, version.study) if version.study is not None else None
+    old, new = calibration_of(before), calibration_of(study)
+    return (
+        old.shrinkage != new.shrinkage
+        or abs(math.log(new.heat / old.heat)) > LITTLE
+        or abs(new.threshold(COVERAGE) - old.threshold(COVERAGE)) > LITTLE
+        or reliability(services, before) != reliability(services, study)
+    )
+
+
+def _coverage(parent: Version | None) -> AdaptiveCoverage:
+    told = parent.metrics.get("coverage") if parent else None
+    return AdaptiveCoverage.from_dict(told) if told else AdaptiveCoverage(COVERAGE)
 
 
 def _measure(
@@ -166,6 +201,8 @@ def _measure(
         return []
     by_hash = {found.hashes[address]: vector for address, vector in found.vectors.items()}
     rows = weights.predict_proba(np.stack([by_hash[digest] for digest in fresh]))
+    threshold = parent.metrics.get("threshold", 1.0)
+    sets = prediction_sets(rows, threshold)
     columns = {str(label): column for column, label in enumerate(weights.classes)}
     now = time.time()
     return [
@@ -179,10 +216,10 @@ def _measure(
             predicted=str(weights.classes[row.argmax()]),
             probability=float(row[columns[label.label]]) if label.label in columns else 0.0,
             confidence=float(row.max()),
-            covered=None,
+            covered=bool(label.label in columns and named[columns[label.label]]) if threshold < 1 else None,
             told_at=now,
         )
-        for row, label in zip(rows, fresh.values(), strict=True)
+        for row, named, label in zip(rows, sets, fresh.values(), strict=True)
     ]
 
 

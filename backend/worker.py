@@ -30,7 +30,8 @@ from backend.reconcile import reconcile
 from backend.services import Services
 from backend.settings import Settings, get_settings
 from backend.show import Pools, is_calm, show
-from backend.update import update
+from backend.study import is_due, study
+from backend.update import is_news, update
 
 logger = logging.getLogger(__name__)
 
@@ -72,10 +73,11 @@ class OurWorker(rq.SimpleWorker):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Workshop:
-    """What a worker process keeps between jobs."""
+    """What a worker process keeps between jobs; `students` are the learners of its studies."""
 
     services: Services
     learners: Learners
+    students: Learners
     pools: Pools
     champions: Champions
 
@@ -83,7 +85,7 @@ class Workshop:
 @lru_cache(maxsize=1)
 def workshop() -> Workshop:
     """Return this process's workshop, made once."""
-    return Workshop(Services(get_settings()), Learners(), Pools(), Champions())
+    return Workshop(Services(get_settings()), Learners(), Learners(), Pools(), Champions())
 
 
 def perform(kind: Kind, project_id: int) -> None:
@@ -94,6 +96,8 @@ def perform(kind: Kind, project_id: int) -> None:
         match kind:
             case "update":
                 update(shop.services, shop.learners, project_id)
+            case "study":
+                study(shop.services, shop.students, project_id)
             case "log":
                 log_versions(shop.services, project_id)
             case "show":
@@ -114,9 +118,12 @@ def sweep(services: Services) -> list[tuple[Kind, int]]:
     """
     due: list[tuple[Kind, int]] = []
     for project in services.projects.all():
-        newest = services.versions.newest(project.id)
-        if project.position > (newest.position if newest else 0):
+        newest, studied = services.versions.newest(project.id), services.studies.newest(project.id)
+        position = newest.position if newest else 0
+        if project.position > position or (newest and is_news(services, newest, studied)):
             due.append(("update", project.id))
+        if is_due(newest, studied):
+            due.append(("study", project.id))
         if services.versions.unlogged(project.id, 1):
             due.append(("log", project.id))
         champion = services.versions.champion(project.id)

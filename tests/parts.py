@@ -49,6 +49,7 @@ class Classroom:
 
     services: Services
     per_class: int = 4
+    fields: dict[str, object] = field(default_factory=dict)
     tasks: dict[int, Task] = field(default_factory=dict)
     truth: dict[int, str] = field(default_factory=dict)
     annotations: dict[int, Annotation] = field(default_factory=dict)
@@ -60,12 +61,14 @@ class Classroom:
         paths = [path for folder in sorted(DEMO.iterdir()) for path in sorted(folder.glob("*.png"))[: self.per_class]]
         random.Random(0).shuffle(paths)
         for task_id, path in enumerate(paths, start=1):
-            self.tasks[task_id] = Task(task_id, f"/data/local-files/?d={path.relative_to(DEMO)}", {})
+            self.tasks[task_id] = Task(task_id, f"/data/local-files/?d={path.relative_to(DEMO)}", self.fields)
             self.truth[task_id] = path.parent.name
         told = self.services.ledger.tell(TasksTold(FACTS, tuple(self.tasks.values()), with_annotations=False))
         self.project = told.project
 
-    def annotate(self, task_id: int, label: str | None = None, annotation_id: int | None = None) -> int:
+    def annotate(
+        self, task_id: int, label: str | None = None, annotation_id: int | None = None, person: int = 1
+    ) -> int:
         """Label a task, rightly unless `label` says otherwise, or change annotation `annotation_id`; return its id."""
         annotation_id = annotation_id or next(self._ids)
         annotation = Annotation(
@@ -76,7 +79,7 @@ class Classroom:
             ground_truth=False,
             machine_made=False,
             updated_at=float(next(self._clock)),
-            completed_by=1,
+            completed_by=person,
             lead_time=2.0,
             prediction_version=None,
         )

@@ -13,13 +13,13 @@ FLOORS = [
     {"database", "labelstudio", "label_config", "events", "images", "jobs", "tracking"},
     {"projects", "ledger", "features", "outcomes", "versions", "studies"},
     {"services"},
-    {"learner", "predict", "update", "log", "show", "reconcile", "connect"},
+    {"learner", "predict", "update", "study", "log", "show", "reconcile", "connect"},
     {"app", "worker", "up"},
     {"cli"},
 ]
 SOURCES_IN_ORDER = ["label_config", "events", "labelstudio", "images"]
 """Sources that may know each other, the later the earlier."""
-ACTS_IN_ORDER = ["learner", "update", "log", "predict", "show"]
+ACTS_IN_ORDER = ["learner", "update", "study", "log", "predict", "show"]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 
 

@@ -34,7 +34,7 @@ def services(tmp_path: Path, valkey: str) -> Services:
 
 @pytest.fixture
 def shop(services: Services, monkeypatch: pytest.MonkeyPatch) -> Workshop:
-    shop = Workshop(services, Learners(), Pools(), Champions())
+    shop = Workshop(services, Learners(), Learners(), Pools(), Champions())
     monkeypatch.setattr(worker_module, "workshop", lambda: shop)
     return shop
 
@@ -111,7 +111,7 @@ def test_the_sweep_finds_what_was_lost_on_the_way(shop: Workshop) -> None:
     assert set(sweep(services)) == {("update", 1), ("show", 1)}
     perform("update", 1)
     redis.Redis.from_url(services.settings.redis).flushall()
-    assert set(sweep(services)) == {("log", 1), ("show", 1)}
+    assert set(sweep(services)) == {("study", 1), ("log", 1), ("show", 1)}
     services.projects.note_synced(1, 0.0)
     assert ("sync", 1) in sweep(services)
 
