@@ -37,8 +37,12 @@ labels, of which the distances are known badly."""
 LEAST_LABELS = 20
 """Labelled images below which nobody can say what is foreign to them."""
 
-_COMPARED = 1000
+NEIGHBOURS = 5
+"""Labelled images that an image is compared with."""
+
+_LABELLED = 4000
 _FAR = 0.95
+_SAME = 1e-6
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Alarm:
         Place in the record at which the evidence was enough.
     evidence : mapping of str to float
         `count`, how many labels or images there are since then; `observed`, how many of them were wrongly predicted, or
-        are farther from all labelled images than 95 % of these are from each other; `expected`, how many of them would
+        are more foreign to the labelled images than 95 % of these are to each other; `expected`, how many of them would
         be without a shift.
     sentence : str
         The same for people.
@@ -125,11 +129,13 @@ def rising_errors(confidence: ArrayLike, correct: ArrayLike) -> Alarm | None:
 def drifting_features(labelled: ArrayLike, recent: ArrayLike) -> Alarm | None:
     """Tell whether the newest images are foreign to all labelled ones.
 
-    An image is as foreign as it is far (cosine distance) from the nearest labelled image. Its rank among the distances
-    of the labelled ones from their nearest other is a p-value, and small ones are bet on (conformal martingales:
-    Volkhonskiy et al., Inductive Conformal Martingales for Change-Point Detection, COPA 2017). Only what is farther
-    counts. So labels chosen to be unlike each other raise no alarm, as they would in a test for any difference, and
-    the alarm ends by itself once images of the new kind are labelled.
+    An image is as foreign as it is farther (mean cosine distance) from its nearest labelled images than these are from
+    theirs (simplified LOF: Schubert, Zimek and Kriegel, Local Outlier Detection Reconsidered, Data Mining and Knowledge
+    Discovery 2014). So a class of which the images are less alike is not foreign for that. The rank of this number
+    among those of the labelled images is a p-value, and small ones are bet on (conformal martingales: Volkhonskiy et
+    al., Inductive Conformal Martingales for Change-Point Detection, COPA 2017). Only what is farther counts: neither
+    labels chosen to be unlike each other nor images that come sorted by class should raise an alarm. The alarm ends by
+    itself once images of the new kind are labelled.
 
     Parameters
     ----------
@@ -157,22 +163,23 @@ def drifting_features(labelled: ArrayLike, recent: ArrayLike) -> Alarm | None:
     new = _unit_rows(recent, known.shape[1])
     if len(known) < LEAST_LABELS or not len(new):
         return None
-    compared = np.sort(np.random.default_rng(0).permutation(len(known))[:_COMPARED])
-    among = known[compared] @ known.T
-    among[np.arange(len(compared)), compared] = -np.inf
-    usual = np.sort(1 - among.max(axis=1))
-    distances = 1 - (new @ known.T).max(axis=1)
-    as_far = len(usual) - np.searchsorted(usual, distances, side="left")
-    ranks = (as_far + 1) / (len(usual) + 1)
+    if len(known) > _LABELLED:
+        known = known[np.random.default_rng(0).choice(len(known), _LABELLED, replace=False)]
+    among = known @ known.T
+    np.fill_diagonal(among, -np.inf)
+    scale, usual = _foreignness(among)
+    _, foreign = _foreignness(new @ known.T, scale)
+    as_foreign = len(usual) - np.searchsorted(np.sort(usual), foreign, side="left")
+    ranks = (as_foreign + 1) / (len(usual) + 1)
     found = _in_force(log(FOREIGN) + (FOREIGN - 1) * np.log(ranks))
     if found is None:
         return None
     since, raised = found
     count = len(new) - since
-    far = int((distances[since:] > np.quantile(usual, _FAR)).sum())
+    far = int((foreign[since:] > np.quantile(usual, _FAR)).sum())
     evidence = {"count": float(count), "observed": float(far), "expected": count * (1 - _FAR)}
     sentence = (
-        f"Of the {count} newest images, {far} are farther from every labelled image than {_FAR:.0%} of these are from "
+        f"Of the {count} newest images, {far} are more foreign to the labelled ones than {_FAR:.0%} of these are to "
         f"each other, where {evidence['expected']:.1f} were to be expected."
     )
     return Alarm("features", since, raised, evidence, sentence)
@@ -192,6 +199,23 @@ def _in_force(gains: Floats) -> tuple[int, int] | None:
         elif total == ALARM and raised is None:
             raised = place
     return None if raised is None else (since, raised)
+
+
+def _foreignness(similar: Floats, scale: Floats | None = None) -> tuple[Floats, Floats]:
+    """Return each image's mean distance from its nearest labelled images, and the same divided by theirs.
+
+    Parameters
+    ----------
+    similar : numpy.ndarray of float32, shape (m, n)
+        Cosines to the labelled images.
+    scale : numpy.ndarray of float32, shape (n,), optional
+        The first of what this returns for the labelled images; without it, that is what these are.
+    """
+    nearest = np.argpartition(-similar, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
+    # Copies of a labelled image are at no distance; what is as near is no more foreign than they.
+    distances = np.maximum(1 - np.take_along_axis(similar, nearest, axis=1).mean(axis=1), _SAME)
+    usual = distances if scale is None else scale
+    return distances, distances / usual[nearest].mean(axis=1)
 
 
 def _unit_rows(features: ArrayLike, dim: int | None) -> Floats:

@@ -82,7 +82,7 @@ def test_foreign_images_raise_one_alarm_that_tells_since_when():
     assert 100 <= alarm.raised <= 105
     assert alarm.evidence["count"] == 120 - alarm.since
     assert alarm.evidence["observed"] >= 20
-    assert "farther from every labelled image" in alarm.sentence
+    assert "more foreign to the labelled" in alarm.sentence
 
 
 def test_some_foreign_images_among_many_are_seen():
@@ -112,10 +112,19 @@ def test_few_labels_and_no_new_images_tell_nothing():
     assert drifting_features(images(50, 0), np.empty((0, DIM))) is None
 
 
-def test_more_labels_than_are_compared_are_all_looked_at():
-    labelled = np.concatenate([images(2000, 0), images(1, 1, centre=1)])
-    twins = np.repeat(labelled[-1:], 50, axis=0)
-    assert drifting_features(labelled, twins) is None
+def test_images_sorted_by_class_raise_no_alarm_though_one_class_is_less_alike():
+    tight, wide = images(300, 0), images(100, 1, centre=1)
+    tight[:, 0] += 20
+    assert drifting_features(np.concatenate([tight, wide]), images(200, 2, centre=1)) is None
+
+
+def test_labels_that_repeat_images_raise_no_alarm_for_these():
+    labelled = np.repeat(images(20, 0), 10, axis=0)
+    assert drifting_features(labelled, labelled[::2]) is None
+
+
+def test_thousands_of_labels_are_enough_to_see_few_foreign_images():
+    assert drifting_features(images(5000, 0), images(20, 1, centre=1)).evidence["observed"] == 20
 
 
 def test_features_that_do_not_fit_are_refused():
