@@ -171,7 +171,8 @@ class Novelty:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in names}
-            return Novelty(**{name: array if array.ndim else float(array) for name, array in arrays.items()})
+            values: dict[str, Any] = {name: array if array.ndim else float(array) for name, array in arrays.items()}
+            return Novelty(**values)
         except (zipfile.BadZipFile, KeyError, EOFError, OSError, TypeError) as error:
             raise ValueError(f"These bytes are no saved novelty: {error}") from error
 
@@ -358,7 +359,7 @@ def _class_distances(rows: Singles, places: NDArray[np.intp]) -> tuple[Singles, 
     counts = np.bincount(places).astype(np.float64)
     one_hot = np.zeros((len(counts), len(rows)), dtype=np.float32)
     one_hot[places, np.arange(len(rows))] = 1
-    means = one_hot @ rows / counts[:, np.newaxis].astype(np.float32)
+    means = (one_hot @ rows / counts[:, np.newaxis]).astype(np.float32)
     squares = _squared_distances(rows, means)
     own = squares[np.arange(len(rows)), places]
     # The expected squared distance from a mean of n others is 1 + 1/n variances, from one that counts itself 1 - 1/n.
@@ -379,7 +380,7 @@ def _class_distances(rows: Singles, places: NDArray[np.intp]) -> tuple[Singles, 
 
 def _squared_distances(rows: Singles, points: Singles) -> Floats:
     squares = (rows**2).sum(axis=1)[:, np.newaxis] + (points**2).sum(axis=1) - 2 * rows @ points.T
-    return np.maximum(squares, 0).astype(np.float64)
+    return cast(Floats, np.maximum(squares, 0).astype(np.float64))
 
 
 def _memberships(rows: Singles, centres: Singles, softness: float) -> Floats:
