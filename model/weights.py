@@ -6,7 +6,7 @@ import io
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 
 LARGEST_FEATURE = 1e100
 """Beyond it, squares overflow; no backbone comes near."""
+
+_CHUNK = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,7 @@ class Weights(ABC):
         Returns
         -------
         numpy.ndarray of float64, shape (n, k)
-            A row per sample that sums to 1, a column per class.
+            A row per sample, a column per class. A row sums to 1, unless several classes can be there at once.
 
         Raises
         ------
@@ -104,8 +106,10 @@ class Weights(ABC):
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Weights:
         """Build weights of this kind from arrays named as its attributes; scalars come as arrays without dimensions."""
-        wanted = [field.name for field in fields(cls)]
-        if set(arrays) != set(wanted):
+        wanted = {field.name for field in fields(cls)}
+        # Weights saved by an older version lack what was added since with a default.
+        needed = {field.name for field in fields(cls) if field.default is MISSING}
+        if not needed <= set(arrays) <= wanted:
             raise ValueError(f"The weights hold {sorted(arrays)} instead of {sorted(wanted)}.")
         return cls(**{name: array if array.ndim else array.item() for name, array in arrays.items()})
 
@@ -125,8 +129,12 @@ class LinearWeights(Weights):
     reserved : numpy.ndarray of float64, shape (k,)
         For a class that was never labelled, its probability whatever the features; 0 for the others, which share the
         rest.
-    link : {"softmax", "one-vs-rest"}
-        How logits become probabilities: against each other, or each by its own sigmoid, then divided by their sum.
+    link : {"softmax", "one-vs-rest", "sigmoid"}
+        How logits become probabilities: against each other; each by its own sigmoid, then divided by their sum; or each
+        by its own sigmoid alone, where several classes can be there at once. Then nothing is shared, and so nothing
+        reserved.
+    scale : {"identity", "root"}
+        What the coefficients apply to: the features, or their signed roots (see `signed_root`).
     """
 
     kind: ClassVar[str] = "linear"
@@ -134,7 +142,8 @@ class LinearWeights(Weights):
     intercept: Floats
     temperature: float
     reserved: Floats
-    link: Literal["softmax", "one-vs-rest"] = "softmax"
+    link: Literal["softmax", "one-vs-rest", "sigmoid"] = "softmax"
+    scale: Literal["identity", "root"] = "identity"
 
     @property
     def dim(self) -> int:
@@ -151,17 +160,21 @@ class LinearWeights(Weights):
         total = self.reserved.sum()
         if (self.reserved < 0).any() or total > 1 + 1e-9 or (total < 1 - 1e-9 and (self.reserved > 0).all()):
             raise ValueError("The weights' reserved probabilities must lie between 0 and 1, and so must their sum.")
-        if self.link not in ("softmax", "one-vs-rest"):
-            raise ValueError(f"The weights' link {self.link!r} is neither softmax nor one-vs-rest.")
+        if self.link not in LINKS:
+            raise ValueError(f"The weights' link {self.link!r} is none of {', '.join(LINKS)}.")
+        if self.link == "sigmoid" and self.reserved.any():
+            raise ValueError("Weights whose classes do not share their probability reserve none.")
+        if self.scale not in ("identity", "root"):
+            raise ValueError(f"The weights' scale {self.scale!r} is neither identity nor root.")
 
     def _probabilities(self, features: Floats) -> Floats:
         probabilities = np.tile(self.reserved, (len(features), 1))
         labelled = self.reserved == 0
         if labelled.any():
             coef = self.coef[labelled].astype(features.dtype)
-            logits = (features @ coef.T + self.intercept[labelled]) / self.temperature
-            shares = softmax(logits) if self.link == "softmax" else one_vs_rest(logits)
-            probabilities[:, labelled] = (1 - self.reserved.sum()) * shares
+            products = features @ coef.T if self.scale == "identity" else _root_products(features, coef)
+            logits = (products + self.intercept[labelled]) / self.temperature
+            probabilities[:, labelled] = (1 - self.reserved.sum()) * LINKS[self.link](logits)
         return probabilities
 
 
@@ -200,6 +213,29 @@ class MLPWeights(Weights):
         return softmax(hidden @ self.coef + self.intercept)
 
 
+def signed_root(features: Floats) -> Floats:
+    """Return the root of each feature, with its sign.
+
+    Features of a rectified network are skewed and few of them large; their roots are nearer to what a linear
+    discriminant assumes (Perronnin, Sanchez and Mensink, Improving the Fisher Kernel, ECCV 2010).
+
+    Examples
+    --------
+    >>> signed_root(np.array([[4.0, -9.0]]))
+    array([[ 2., -3.]])
+    """
+    return cast(Floats, np.copysign(np.sqrt(np.abs(features)), features))
+
+
+def _root_products(features: Floats, coef: Floats) -> Floats:
+    """Multiply the signed roots of features with coefficients; a large pool's roots are never all in memory."""
+    products = np.empty((len(features), len(coef)), dtype=features.dtype)
+    for start in range(0, len(features), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        products[rows] = signed_root(features[rows]) @ coef.T
+    return products
+
+
 def softmax(logits: Floats) -> Floats:
     """Turn logits, shape (n, k), to probabilities; differences of any size are safe."""
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -211,6 +247,15 @@ def one_vs_rest(logits: Floats) -> Floats:
     # Taken off the row's greatest first: all sigmoids of a row may be too small for a float.
     log_shares = -np.logaddexp(0, -logits)
     return softmax(log_shares)
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Turn each logit to a probability of its own."""
+    return cast(Floats, np.exp(-np.logaddexp(0, -logits)))
+
+
+LINKS = {"softmax": softmax, "one-vs-rest": one_vs_rest, "sigmoid": sigmoid}
+"""What turns logits to probabilities; see `LinearWeights.link`."""
 
 
 def as_features(X: ArrayLike, dim: int | None, dtype: type[np.floating[Any]] = np.float64) -> Floats:  # noqa: N803

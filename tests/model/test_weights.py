@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.head import StreamingLDA
-from model.weights import LinearWeights, MLPWeights, Weights
+from model.weights import LinearWeights, MLPWeights, Weights, signed_root
 
 CLASSES = np.array(["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"])
 
@@ -58,6 +58,19 @@ def test_never_labelled_classes_keep_their_share():
     np.testing.assert_allclose(probabilities[:, 5:], 1 / 47)
 
 
+def test_weights_may_apply_to_the_signed_roots_of_features():
+    X = np.random.default_rng(1).normal(size=(5000, 3))
+    on_roots = linear(coef=np.eye(2, 3), scale="root").predict_proba(X)
+    np.testing.assert_allclose(on_roots, linear(coef=np.eye(2, 3)).predict_proba(signed_root(X)), rtol=0, atol=1e-12)
+    small = linear(coef=np.eye(2, 3), scale="root").predict_proba(X.astype(np.float16))
+    np.testing.assert_allclose(small, on_roots, atol=1e-3)
+
+
+def test_weights_saved_before_features_could_be_rooted_are_still_read():
+    old = Weights.from_bytes(repacked(linear().to_bytes(), scale=None))
+    np.testing.assert_array_equal(old.predict_proba(np.eye(3)), linear().predict_proba(np.eye(3)))
+
+
 def test_logits_of_any_size_are_safe():
     for link in ("softmax", "one-vs-rest"):
         weights = linear(coef=np.array([[1e5], [-1e5]]), link=link)
@@ -105,6 +118,7 @@ def test_one_hidden_layer_survives_being_saved():
         {"classes": np.array([0.5, 1.5])},
         {"classes": np.array([["a", "b"]])},
         {"link": np.array("magic")},
+        {"scale": np.array("magic")},
     ],
 )
 def test_saved_weights_that_make_no_sense_are_refused(changes):

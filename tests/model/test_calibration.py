@@ -1,0 +1,248 @@
+import json
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from model.calibration import AdaptiveCoverage, Calibration, calibrate, leave_one_out, prediction_sets
+from model.evaluation import expected_calibration_error
+from model.head import StreamingLDA
+
+
+def samples(count, dim, classes, seed=0):
+    random = np.random.default_rng(seed)
+    y = random.integers(classes, size=count)
+    return random.normal(size=(classes, dim))[y] + random.normal(size=(count, dim)), y
+
+
+def digits():
+    """The handwritten digits that come with scikit-learn: 1,297 to learn and 500 to test."""
+    X, y = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(y))
+    X, y = X[order], y[order]
+    return X[500:], y[500:], X[:500], y[:500]
+
+
+def learned(X, y, weight=None, classes=()):
+    return StreamingLDA().declare(np.array(classes, dtype=int)).partial_fit(X, y, sample_weight=weight)
+
+
+def refitted(head, X, y, weight, groups):
+    """The same by learning all others anew, at the head's own shrinkage and temperature."""
+    temperature, rows = head.weights().temperature, []
+    for place, group in enumerate(groups):
+        kept = groups != group
+        other = StreamingLDA(shrinkage=head.shrinkage).declare(head.classes_)
+        if kept.any():
+            other.partial_fit(X[kept], y[kept], sample_weight=weight[kept])
+            other.set_params(heat=temperature / other.weights().temperature)
+        rows.append(other.predict_proba(X[[place]])[0])
+    return np.array(rows)
+
+
+@pytest.mark.parametrize(
+    ("count", "dim", "classes"), [(2, 5, 2), (5, 4, 1), (7, 12, 5), (30, 60, 5), (60, 8, 4), (40, 3, 25)]
+)
+@pytest.mark.parametrize("shrinkage", [0.25, 2.0])
+def test_leaving_one_out_is_learning_all_others_anew(count, dim, classes, shrinkage):
+    X, y = samples(count, dim, classes)
+    weight = np.random.default_rng(1).uniform(0.2, 2, count)
+    head = learned(X, y, weight, range(classes + 1)).set_params(shrinkage=shrinkage)
+    expected = refitted(head, X, y, weight, np.arange(count))
+    np.testing.assert_allclose(leave_one_out(head, X, y, weight), expected, rtol=0, atol=1e-9)
+
+
+def test_copies_of_a_picture_are_left_out_together_also_when_they_are_labelled_differently():
+    X, y = samples(40, 6, 4)
+    X[10:20], X[20:23] = X[:10], X[3]
+    weight = np.random.default_rng(1).uniform(0.2, 2, 40)
+    head = learned(X, y, weight, range(4))
+    pictures = np.unique(X, axis=0, return_inverse=True)[1].reshape(-1)
+    expected = refitted(head, X, y, weight, pictures)
+    np.testing.assert_allclose(leave_one_out(head, X, y, weight), expected, rtol=0, atol=1e-9)
+    assert np.abs(leave_one_out(head, X, y, weight, groups=np.arange(40)) - expected).max() > 0.05
+
+
+def test_samples_of_a_group_are_left_out_together():
+    X, y = samples(40, 6, 4)
+    groups = np.random.default_rng(1).integers(9, size=40)
+    head = learned(X, y, classes=range(4))
+    expected = refitted(head, X, y, np.ones(40), groups)
+    named = np.array([f"burst {group}" for group in groups])
+    np.testing.assert_allclose(leave_one_out(head, X, y, groups=named), expected, rtol=0, atol=1e-9)
+
+
+def test_a_class_without_other_samples_counts_as_never_labelled():
+    X, y = samples(20, 6, 3)
+    head = learned(np.vstack([X, X[:1] + 1]), np.append(y, 3))
+    left_out = leave_one_out(head, np.vstack([X, X[:1] + 1]), np.append(y, 3))
+    assert left_out[-1, 3] == pytest.approx(1 / 24)
+
+
+def test_some_of_the_learned_samples_can_be_left_out_alone():
+    X, y = samples(50, 6, 3)
+    head = learned(X, y)
+    np.testing.assert_allclose(leave_one_out(head, X[10:20], y[10:20]), leave_one_out(head, X, y)[10:20], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "options", "sentence"),
+    [
+        (np.ones((2, 6)), [0], {}, "class and a weight for each"),
+        (np.ones((1, 6)), [9], {}, "never learned"),
+        (np.ones((99, 6)), [0] * 99, {}, "more of these samples"),
+        (np.ones((1, 6)), [0], {"sample_weight": [-1.0]}, "negative"),
+        (np.ones((1, 6)), [0], {"groups": [1, 2]}, "group for each"),
+        (np.ones((1, 5)), [0], {}, "5 features"),
+    ],
+)
+def test_samples_that_can_not_have_been_learned_are_refused(X, y, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        leave_one_out(learned(*samples(50, 6, 3)), X, y, **options)
+
+
+@pytest.mark.parametrize("count", [100, 400])
+def test_a_calibrated_head_is_calibrated_on_new_samples_and_covers_what_it_was_asked_to(count):
+    X, y, unseen, truth = digits()
+    noisy = np.random.default_rng(0).normal(scale=6, size=(len(X) + len(unseen), 64))
+    X, unseen = X + noisy[: len(X)], unseen + noisy[len(X) :]
+    head = learned(X[:count], y[:count], classes=range(10))
+    calibration = calibrate(head, X[:count], y[:count])
+    probabilities = calibration.apply_to(head).predict_proba(unseen)
+    assert expected_calibration_error(probabilities, truth) < 0.09
+    sets = prediction_sets(probabilities, calibration.threshold(0.9))
+    assert 0.85 < sets[np.arange(500), truth].mean() < 0.95
+    assert 1 < sets.sum(axis=1).mean() < 5
+
+
+def test_the_order_of_labels_does_not_matter():
+    X, y = samples(200, 20, 4)
+    by_class = np.argsort(y, kind="stable")
+    calibration = calibrate(learned(X, y), X, y)
+    as_sorted = calibrate(learned(X[by_class], y[by_class]), X[by_class], y[by_class])
+    assert as_sorted.shrinkage == calibration.shrinkage
+    assert as_sorted.heat == pytest.approx(calibration.heat, rel=1e-3)
+    np.testing.assert_allclose(as_sorted.scores, calibration.scores, atol=1e-3)
+
+
+def test_labels_that_are_noise_make_probabilities_flatter():
+    random = np.random.default_rng(0)
+    X, y, unseen = random.normal(size=(200, 30)), random.integers(4, size=200), random.normal(size=(200, 30))
+    head = learned(X, y)
+    before = head.predict_proba(unseen).max(axis=1).mean()
+    after = calibrate(head, X, y).apply_to(head).predict_proba(unseen).max(axis=1).mean()
+    assert after < before
+    assert after < 0.4
+
+
+def test_copies_do_not_make_the_head_surer():
+    X, y = samples(40, 3, 4)
+    once = calibrate(learned(X, y), X, y)
+    X, y = np.vstack([X] * 3), np.tile(y, 3)
+    thrice = calibrate(learned(X, y), X, y)
+    apart = calibrate(learned(X, y), X, y, groups=np.arange(120))
+    assert thrice.count == once.count == 40
+    assert np.mean(thrice.scores) > 0.9 * np.mean(once.scores)
+    assert np.mean(apart.scores) < np.mean(thrice.scores)
+
+
+def test_a_fresh_head_keeps_what_it_has_by_default():
+    assert calibrate(StreamingLDA().declare([1, 2]), np.zeros((0, 3)), np.zeros(0, int)) == Calibration()
+
+
+@pytest.mark.parametrize("labels", [[0], [0, 0, 0], [0, 1, 2], [0, 1]])
+def test_too_few_labels_to_go_by_change_little_and_name_every_class(labels):
+    X = np.random.default_rng(0).normal(size=(len(labels), 50))
+    calibration = calibrate(learned(X, labels, classes=range(5)), X, labels)
+    assert 0.5 <= calibration.shrinkage <= 2.0
+    assert 0.7 < calibration.heat < 1.5
+    assert prediction_sets(np.full((1, 5), 0.2), calibration.threshold(0.9)).all()
+
+
+def test_many_labels_are_judged_by_a_part_of_them_that_is_always_the_same():
+    X, y = samples(5000, 6, 3)
+    head = learned(X, y)
+    calibration = calibrate(head, X, y)
+    assert calibration.count == 2000
+    assert calibrate(head, X, y) == calibration
+    assert len(json.dumps(calibration.to_dict())) < 6000
+
+
+def test_a_head_built_anew_from_labels_and_calibration_serves_the_same_weights():
+    X, y = samples(60, 20, 4)
+    head = learned(X, y)
+    calibration = calibrate(head, X, y)
+    before = head.weights().to_bytes()
+    assert calibration.apply_to(head).weights().to_bytes() != before
+    stored = json.loads(json.dumps(calibration.to_dict()))
+    other = Calibration.from_dict(stored).apply_to(StreamingLDA().declare(np.arange(0))).partial_fit(X, y)
+    assert other.weights().to_bytes() == head.weights().to_bytes()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shrinkage": -1.0},
+        {"shrinkage": None},
+        {"heat": 0.0},
+        {"heat": float("nan")},
+        {"count": 1.5},
+        {"count": 0},
+        {"count": 2},
+        {"count": True},
+        {"scores": []},
+        {"scores": 3},
+        {"scores": [0.5, 0.2, 0.1]},
+        {"scores": [0.1, 0.2, 1.5]},
+        {"scores": ["high"]},
+    ],
+)
+def test_a_stored_calibration_that_makes_no_sense_is_refused(changes):
+    values = {"shrinkage": 1.0, "heat": 1.0, "count": 3, "scores": [0.1, 0.2, 0.3]}
+    assert Calibration.from_dict(values).to_dict() == values
+    with pytest.raises(ValueError, match=r"calibration|float"):
+        Calibration.from_dict({**values, **changes})
+
+
+def test_a_stored_calibration_must_be_whole():
+    with pytest.raises(ValueError, match="no calibration"):
+        Calibration.from_dict({"shrinkage": 1.0})
+
+
+def test_thresholds_grow_with_the_coverage_asked_for():
+    calibration = Calibration(count=1000, scores=tuple(np.linspace(0.01, 0.9, 200).tolist()))
+    thresholds = [calibration.threshold(coverage) for coverage in (-0.1, 0.0, 0.5, 0.9, 0.99, 1.0, 1.1)]
+    assert thresholds == sorted(thresholds)
+    assert (thresholds[0], thresholds[-1]) == (0.0, 1.0)
+
+
+def test_sets_are_never_empty_and_hold_the_likeliest_class():
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(7), size=100)
+    for threshold in (0.0, 0.5, 1.0):
+        sets = prediction_sets(probabilities, threshold)
+        assert sets[np.arange(100), probabilities.argmax(axis=1)].all()
+    assert sets.all()
+    with pytest.raises(ValueError, match="table"):
+        prediction_sets([0.5, 0.5], 0.9)
+
+
+def test_coverage_recovers_after_a_shift():
+    random = np.random.default_rng(0)
+    scores = np.sort(random.beta(1, 4, size=500))
+    calibration = Calibration(count=500, scores=tuple(np.quantile(scores, np.arange(1, 201) / 200).tolist()))
+    drawn = np.concatenate([random.beta(1, 4, size=1500), random.beta(2, 3, size=1500)])
+    adaptive, covered = AdaptiveCoverage(target=0.9), []
+    for score in drawn:
+        covered.append(bool(score <= calibration.threshold(adaptive.level)))
+        adaptive = AdaptiveCoverage.from_dict(json.loads(json.dumps(adaptive.update(covered[-1]).to_dict())))
+    fixed = drawn <= calibration.threshold(0.9)
+    assert fixed[:1500].mean() > 0.87
+    assert fixed[-1000:].mean() < 0.75
+    assert 0.87 < np.mean(covered[:1500]) < 0.93
+    assert 0.87 < np.mean(covered[-1000:]) < 0.93
+
+
+@pytest.mark.parametrize("values", [{"target": 1.0}, {"step": 0.0}, {"level": 9.0}, {"level": None}, {"step": "big"}])
+def test_a_stored_adaptive_coverage_that_makes_no_sense_is_refused(values):
+    with pytest.raises(ValueError, match=r"adaptive coverage|float"):
+        AdaptiveCoverage.from_dict({**AdaptiveCoverage().to_dict(), **values})
