@@ -96,7 +96,8 @@ def consensus(
     Maximum likelihood needs many answers: of two people, it ends by believing one of them in all. So each row of a
     person's confusions has a Dirichlet prior (Raykar et al., Learning From Crowds, JMLR 2010) around mistakes spread
     evenly over the classes, at the rate that this person makes them, which has a beta prior of its own. Two people who
-    shared few tasks are then believed about equally, and someone is known after dozens of shared tasks.
+    shared few tasks are then believed about equally, and someone is known after dozens of shared tasks. Of two people
+    alone nobody can tell who is right: weighing helps from three people on, and with two it is a little worse.
 
     A task that one person labelled tells nothing of that person's mistakes. It is left out of the estimate, and its
     label stays as given.
