@@ -160,6 +160,7 @@ studies = sa.Table(
     sa.Column("created_at", sa.Float, nullable=False, comment="Unix seconds"),
     sa.Column("seconds", sa.Float, nullable=False, comment="How long it took"),
     sa.Column("calibration", sa.JSON, comment="What the head is served with; null: nothing to go by yet"),
+    sa.Column("novelty", sa.LargeBinary, comment="What tells novel images; null: nothing to go by, or pruned"),
     sa.Column("reliability", sa.JSON, nullable=False, comment="How much each person's label counts"),
     sa.Column("findings", sa.JSON, comment="What people read of it; null: a newer study stands"),
 )

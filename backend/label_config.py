@@ -26,6 +26,9 @@ MAX_XML = 1 << 20
 REGION_PREFIX = "tandem-"
 """Start of the id of each region Tandem predicts; a copy of a prediction is known by it when the prediction is gone."""
 
+REMARK = "tandem"
+"""Name of the TextArea that shows the annotator why; see label_config.xml."""
+
 _DATA_KEY = re.compile(r"\$([^$\[\]{}/]+)")
 
 
@@ -108,12 +111,13 @@ class LabelConfig:
         score
             Probability of what is chosen, shown with the region.
         text
-            A remark kept with the region.
+            A remark for the annotator, shown by a TextArea named "tandem" where the configuration has one.
 
         Returns
         -------
         list of dict
-            One region, also for several labels, and none for none; its id depends only on the control and the labels.
+            One region for the choice, also of several labels, and one for the remark; none where nothing is chosen. The
+            ids depend only on the control and the labels.
 
         Examples
         --------
@@ -136,9 +140,20 @@ class LabelConfig:
         }
         if score is not None:
             region["score"] = score
-        if text is not None:
-            region["meta"] = {"text": [text]}
-        return [region]
+        return [region] if text is None else [region, self._remark(text)]
+
+    def _remark(self, text: str) -> dict[str, object]:
+        """Return what a TextArea named as ours shows; of no control, it is kept with the prediction and not shown.
+
+        Not as `meta` of the choice: that would stay in the annotation, also when the annotator chose another class.
+        """
+        return {
+            "id": REGION_PREFIX + blake2b(REMARK.encode(), digest_size=6).hexdigest(),
+            "from_name": REMARK,
+            "to_name": self.to_name,
+            "type": "textarea",
+            "value": {"text": [text]},
+        }
 
 
 def plain_text(value: object) -> str | None:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from backend.events import ProjectFacts, ProjectTold, Task
 from backend.images import ImageUnreadable
@@ -17,33 +16,35 @@ from backend.projects import Project, UnknownProject
 from backend.services import Services
 from backend.update import weights_of
 from backend.versions import Version, version_name
+from model.calibration import prediction_sets
 from model.selection import margin
-from model.weights import Weights
+from model.uncertainty import Novelty, reason
+from model.weights import Floats, Weights
 
 log = logging.getLogger(__name__)
 
 Prediction = dict[str, Any]
-Probabilities = npt.NDArray[np.float64]
 
 
 class Champions:
     """The served weights of each project's champion, read again as soon as SQL says that another one serves."""
 
     def __init__(self) -> None:
-        self._held: dict[int, tuple[Version, Weights | None]] = {}
+        self._held: dict[int, tuple[Version, Weights | None, Novelty | None]] = {}
         self._lock = threading.Lock()
 
-    def of(self, services: Services, project_id: int) -> tuple[Version | None, Weights | None]:
-        """Return the version that serves and its weights; None for what there is not."""
+    def of(self, services: Services, project_id: int) -> tuple[Version | None, Weights | None, Novelty | None]:
+        """Return the version that serves, its weights and what tells it novel images; None for what there is not."""
         version = services.versions.champion(project_id)
         if version is None:
-            return None, None
+            return None, None, None
         with self._lock:
             held = self._held.get(project_id)
             if held is None or (held[0].number, held[0].created_at) != (version.number, version.created_at):
-                held = (version, weights_of(services, version))
+                told = services.studies.novelty(project_id, version.study) if version.study is not None else None
+                held = (version, weights_of(services, version), Novelty.from_bytes(told) if told else None)
                 self._held[project_id] = held
-        return version, held[1]
+        return version, *held[1:]
 
 
 def predict(
@@ -63,39 +64,54 @@ def predict(
     """
     label_studio_id, created, xml, tasks = asked
     project = heard_of(services, label_studio_id, created, xml)
-    version, weights = champions.of(services, project.id)
+    version, weights, novelty = champions.of(services, project.id)
     name = version.name if version else version_name(0)
     config = project.config
     if config is None:
         return name, [{"result": [], "score": 0.0, "model_version": name} for _ in tasks]
     found = services.features.find(project.id, [(task.image, task.id) for task in tasks if task.image is not None])
     known = [task for task in tasks if task.image in found.vectors]
-    probabilities: dict[int, Probabilities] = {}
-    if weights is not None and known:
-        rows = weights.predict_proba(np.stack([found.vectors[task.image or ""] for task in known]))
-        probabilities = {task.id: row for task, row in zip(known, rows, strict=True)}
-    return name, [
-        _prediction(name, config, weights, probabilities.get(task.id), found.unreadable.get(task.image or ""))
-        for task in tasks
-    ]
+    answers: dict[int, Prediction] = {}
+    if version is not None and weights is not None and known:
+        vectors = np.stack([found.vectors[task.image or ""] for task in known])
+        probabilities = weights.predict_proba(vectors)
+        results = preselect(config, version, weights, probabilities, novelty.score(vectors) if novelty else None)
+        answers = {
+            task.id: {"result": result, "score": float(clear), "model_version": name}
+            for task, result, clear in zip(known, results, margin(probabilities), strict=True)
+        }
+    return name, [answers.get(task.id) or _unknown(name, found.unreadable.get(task.image or "")) for task in tasks]
 
 
-def preselect(config: LabelConfig, weights: Weights, probabilities: Probabilities) -> list[dict[str, object]]:
-    """Return the result that chooses the most probable class, with its confidence; `probabilities` has shape (k,)."""
-    best = int(np.argmax(probabilities))
-    return config.result(str(weights.classes[best]), score=round(float(probabilities[best]), 4))
+def preselect(
+    config: LabelConfig, version: Version, weights: Weights, probabilities: Floats, novelty: Floats | None
+) -> list[list[dict[str, object]]]:
+    """Return, for each image, the result that chooses the most probable class, with its confidence and the reason.
+
+    Parameters
+    ----------
+    config, version, weights
+        The project's, and what serves.
+    probabilities
+        Of shape (n, k).
+    novelty
+        Of shape (n,); None when nothing can be said of it yet.
+    """
+    names = weights.classes.tolist()
+    sets = prediction_sets(probabilities, version.metrics.get("threshold", 1.0))
+    results = []
+    for place, row in enumerate(probabilities):
+        best = int(np.argmax(row))
+        likely = [name for name, within in zip(names, sets[place], strict=True) if within]
+        why = reason(names, row, likely, 0.0 if novelty is None else float(novelty[place]))
+        if "%" not in why:
+            why = f"{why} ({names[best]} {int(100 * row[best])} %)"
+        results.append(config.result(str(names[best]), score=round(float(row[best]), 4), text=why))
+    return results
 
 
-def _prediction(
-    name: str,
-    config: LabelConfig,
-    weights: Weights | None,
-    probabilities: Probabilities | None,
-    problem: ImageUnreadable | None,
-) -> Prediction:
-    if weights is not None and probabilities is not None:
-        score = float(margin(probabilities[None])[0])
-        return {"result": preselect(config, weights, probabilities), "score": score, "model_version": name}
+def _unknown(name: str, problem: ImageUnreadable | None) -> Prediction:
+    """Return the answer for a task of which nothing is known."""
     if problem is not None and problem.temporary:
         return {}
     return {"result": [], "score": 0.0 if problem is None else 1.0, "model_version": name}

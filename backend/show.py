@@ -33,6 +33,7 @@ from backend.services import Services
 from backend.settings import Settings
 from backend.versions import Version, version_name
 from model.selection import CANDIDATES, COLD_START, cold_start, margin, order
+from model.uncertainty import Novelty
 from model.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ def show(services: Services, pools: Pools, champions: Champions, project_id: int
         pools.throttle(project_id, services.settings.show_interval)
         project = services.projects.get(project_id)
         config = project.config
-        version, weights = champions.of(services, project_id)
+        version, weights, novelty = champions.of(services, project_id)
         number = version.number if version else 0
         renew = project.shown_version != number
         if config is None or not (renew or is_calm(services.settings, version)):
@@ -162,7 +163,16 @@ def show(services: Services, pools: Pools, champions: Champions, project_id: int
             todo = sorted(todo, key=lambda candidate: scores[candidate.task_id])
             part = todo[: services.settings.show_first if renew else services.settings.show_slice]
             name = _fresh_name(services, project, number) if renew else project.shown or version_name(number)
-            predictions = _predictions(name, config, weights, pool, part, scores)
+            results = _results(config, version, weights, novelty, pool, part)
+            predictions = [
+                {
+                    "task": candidate.task_id,
+                    "result": results.get(candidate.task_id, []),
+                    "score": round(scores[candidate.task_id], 6),
+                    "model_version": name,
+                }
+                for candidate in part
+            ]
             _push(services, project, predictions)
             if renew:
                 _switch(services, project, name, number)
@@ -260,29 +270,22 @@ def _probabilities(
         return np.concatenate(list(threads.map(lambda chunk: weights.predict_proba(rows[chunk]), chunks)))
 
 
-def _predictions(
-    name: str,
+def _results(
     config: LabelConfig,
+    version: Version | None,
     weights: Weights | None,
+    novelty: Novelty | None,
     pool: Pool,
     candidates: Sequence[_Candidate],
-    scores: Mapping[int, float],
-) -> list[dict[str, Any]]:
-    """Return what Label Studio imports: with a class preselected where the image is known and something was learned."""
+) -> dict[int, list[dict[str, object]]]:
+    """Return what is preselected, by task: a class where the image is known and something was learned."""
     known = [candidate for candidate in candidates if candidate.address is not None]
-    results: dict[int, list[dict[str, object]]] = {}
-    if weights is not None and known:
-        rows = _probabilities(weights, pool.rows, pool.places(candidate.address or "" for candidate in known))
-        results = {each.task_id: preselect(config, weights, row) for each, row in zip(known, rows, strict=True)}
-    return [
-        {
-            "task": candidate.task_id,
-            "result": results.get(candidate.task_id, []),
-            "score": round(scores[candidate.task_id], 6),
-            "model_version": name,
-        }
-        for candidate in candidates
-    ]
+    if version is None or weights is None or not known:
+        return {}
+    places = pool.places(candidate.address or "" for candidate in known)
+    probabilities = _probabilities(weights, pool.rows, places)
+    told = preselect(config, version, weights, probabilities, novelty.score(pool.rows[places]) if novelty else None)
+    return {candidate.task_id: result for candidate, result in zip(known, told, strict=True)}
 
 
 def _fresh_name(services: Services, project: Project, number: int) -> str:

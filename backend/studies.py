@@ -13,6 +13,10 @@ import sqlalchemy as sa
 
 from backend.database import reading, studies, writing
 
+LIGHT = [column for column in studies.c if column.name != "novelty"]
+KEPT = 100
+"""Newest studies whose novelty stays: a version made with an older one tells of no image that it is novel."""
+
 
 @dataclass(frozen=True, slots=True)
 class Study:
@@ -40,24 +44,32 @@ class Studies:
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
 
-    def add(self, study: Study) -> None:
-        """Write a study down; the findings of older ones are dropped."""
-        values = {column.name: getattr(study, column.name) for column in studies.c}
+    def add(self, study: Study, novelty: bytes | None = None) -> None:
+        """Write a study down, with what tells novel images; the findings of older ones are dropped."""
+        values = {column.name: getattr(study, column.name) for column in LIGHT}
+        pruned = (studies.c.project_id == study.project_id, studies.c.number == study.number - KEPT)
         older = (studies.c.project_id == study.project_id, studies.c.findings.is_not(None))
         with writing(self.engine) as connection:
             connection.execute(studies.update().where(*older).values(findings=sa.null()))
-            connection.execute(studies.insert().values(**values))
+            connection.execute(studies.update().where(*pruned).values(novelty=None))
+            connection.execute(studies.insert().values(novelty=novelty, **values))
 
     def newest(self, project_id: int) -> Study | None:
         """Return the newest study of a project, or None before the first."""
-        query = sa.select(studies).where(studies.c.project_id == project_id)
+        query = sa.select(*LIGHT).where(studies.c.project_id == project_id)
         with reading(self.engine) as connection:
             row = connection.execute(query.order_by(studies.c.number.desc()).limit(1)).first()
         return Study(*row) if row else None
 
     def get(self, project_id: int, number: int) -> Study | None:
         """Return study `number` of a project, or None when there is none."""
-        query = sa.select(studies).where(studies.c.project_id == project_id, studies.c.number == number)
+        query = sa.select(*LIGHT).where(studies.c.project_id == project_id, studies.c.number == number)
         with reading(self.engine) as connection:
             row = connection.execute(query).first()
         return Study(*row) if row else None
+
+    def novelty(self, project_id: int, number: int) -> bytes | None:
+        """Return what tells novel images, or None when there was nothing to go by or it was pruned."""
+        query = sa.select(studies.c.novelty).where(studies.c.project_id == project_id, studies.c.number == number)
+        with reading(self.engine) as connection:
+            return connection.scalar(query)

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,12 @@ from backend.services import Services
 from backend.studies import Study
 from backend.update import is_news, reliability
 from backend.versions import Version
-from model.calibration import calibrate
+from model.calibration import Calibration, calibrate, leave_one_out
 from model.evaluation import score_by_domain
 from model.head import StreamingLDA
 from model.people import Consensus, consensus
 from model.shift import Alarm, drifting_features, rising_errors
+from model.uncertainty import NOVEL, Novelty, fit_novelty, regions
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ LEAST_PAUSE = 1.0
 """Seconds between the end of a study and the start of the next, at least."""
 SHARE_OF_TIME = 0.1
 """Part of the time that may be spent on studies while labels keep coming."""
+DRAWN, LISTED = 2000, 50
+"""Images without a label that are drawn to tell what is novel, and how many novel ones are listed."""
 RECENT = 300
 """Newest images without a label that are compared with the labelled ones."""
 
@@ -67,6 +70,7 @@ def study(services: Services, learners: Learners, project_id: int) -> Study | No
             learners.drop(project_id)
             raise
         people = _people(learner)
+        judged = _judge(services, project_id, learner)
         found = Study(
             project_id=project_id,
             number=last.number + 1 if last else 1,
@@ -74,15 +78,16 @@ def study(services: Services, learners: Learners, project_id: int) -> Study | No
             encoder_id=learner.encoder_id,
             created_at=time.time(),
             seconds=time.time() - start,
-            calibration=_calibration(services, learner),
+            calibration=judged.calibration.to_dict() if judged else None,
             reliability={str(person): each.reliability for person, each in people.people.items()},
             findings={
                 "people": _told(people),
                 "shift": [asdict(alarm) for alarm in _alarms(services, project_id, learner)],
                 "domains": _domains(services, project_id),
+                "novel": judged.novel if judged else [],
             },
         )
-        services.studies.add(found)
+        services.studies.add(found, judged.novelty.to_bytes() if judged else None)
     newest = services.versions.newest(project_id)
     if newest is not None and is_news(services, newest, found):
         services.jobs.ask("update", project_id)
@@ -98,13 +103,40 @@ def is_due(version: Version | None, last: Study | None) -> bool:
     return last is None or time.time() - last.created_at >= pause
 
 
-def _calibration(services: Services, learner: Learner) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class _Judged:
+    """What leaving each label out told; `novel` are tasks without a label whose images look foreign."""
+
+    calibration: Calibration
+    novelty: Novelty
+    novel: list[dict[str, Any]]
+
+
+def _judge(services: Services, project_id: int, learner: Learner) -> _Judged | None:
+    """Leave each label out; None before there is one, or where the head can't do without it."""
     if not learner.lessons or not isinstance(learner.head, StreamingLDA):
         return None
     lessons = list(learner.lessons.values())
     features, labels, weights = samples(lessons, services.features.by_hash([lesson.digest for lesson in lessons]))
     pictures = [lesson.digest for lesson in lessons for _ in lesson.shares]
-    return calibrate(learner.head, features, labels, sample_weight=weights, groups=pictures).to_dict()
+    calibration = calibrate(learner.head, features, labels, sample_weight=weights, groups=pictures)
+    calibration.apply_to(learner.head)
+    left_out = leave_one_out(learner.head, features, labels, sample_weight=weights, groups=pictures)
+    first = [pictures.index(digest) for digest in dict.fromkeys(pictures)]
+
+    tasks = {address: task for task, address, _ in services.ledger.pool(project_id) if address is not None}
+    addresses = sorted(tasks)
+    drawn = np.random.default_rng(0).permutation(len(addresses))[:DRAWN]
+    pool = services.features.cached(project_id, [addresses[place] for place in drawn]).vectors
+    unlabelled = np.array(list(pool.values()), dtype=np.float32).reshape(len(pool), features.shape[1])
+    everything = np.concatenate([features[first], unlabelled])
+    likely = learner.head.weights().predict_proba(unlabelled) if len(pool) else np.zeros((0, left_out.shape[1]))
+    where = regions(everything, len(learner.classes))
+    novelty = fit_novelty(features[first], np.array(labels)[first], where, left_out[first], likely)
+    scores = novelty.score(unlabelled).tolist() if len(pool) else []
+    foreign = sorted(((score, tasks[address]) for score, address in zip(scores, pool, strict=True)), reverse=True)
+    novel = [{"task": task, "novelty": score} for score, task in foreign[:LISTED] if score >= NOVEL]
+    return _Judged(calibration, novelty, novel)
 
 
 def _alarms(services: Services, project_id: int, learner: Learner) -> list[Alarm]:

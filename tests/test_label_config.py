@@ -137,10 +137,11 @@ def test_a_result_that_is_none_has_no_labels(result: object) -> None:
 
 def test_a_predicted_result_reads_back_as_its_label() -> None:
     config = parse_label_config(view(IMAGE, CHOICES))
-    (region,) = config.result("dog", score=0.75, text="novel")
-    assert config.labels([region]) == ("dog",)
+    region, remark = config.result("dog", score=0.75, text="novel")
+    assert config.labels([region, remark]) == ("dog",)
     assert (region["to_name"], region["type"], region["score"]) == ("image", "choices", 0.75)
-    assert region["meta"] == {"text": ["novel"]}
+    assert "meta" not in region
+    assert (remark["from_name"], remark["type"], remark["value"]) == ("tandem", "textarea", {"text": ["novel"]})
 
 
 def test_a_predicted_region_keeps_its_id_and_differs_by_label() -> None:

@@ -53,6 +53,12 @@ def upgrade() -> None:
             nullable=True,
             comment="What the head is served with; null: nothing to go by yet",
         ),
+        sa.Column(
+            "novelty",
+            sa.LargeBinary(),
+            nullable=True,
+            comment="What tells novel images; null: nothing to go by, or pruned",
+        ),
         sa.Column("reliability", sa.JSON(), nullable=False, comment="How much each person's label counts"),
         sa.Column("findings", sa.JSON(), nullable=True, comment="What people read of it; null: a newer study stands"),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"]),
