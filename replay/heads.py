@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from model.calibration import Calibration, calibrate, leave_one_out, prediction_sets
 from model.comparison import IncrementalHead
+from model.doubt import Doubt, doubts, look_alikes
 from model.head import StreamingLDA
 from model.weights import Floats, Weights
 
@@ -19,6 +21,10 @@ HEADS = ("ours", "mlp", "sgd", "logistic")
 
 Rows = NDArray[np.floating[Any]]
 Names = NDArray[np.str_]
+Sets = NDArray[np.bool_]
+
+COVERAGE = 0.9
+"""How often prediction sets should hold the true class."""
 
 
 class Head(Protocol):
@@ -35,30 +41,57 @@ class Head(Protocol):
     def learn(self, features: Rows, label: str) -> None:
         """Learn the label of one sample, shape (d,)."""
 
+    def study(self) -> None:
+        """Do what the service does apart from learning, every so often."""
+
     def predict_proba(self, X: Rows) -> Floats:  # noqa: N803
         """Return probabilities, shape (n, k), a column per class, sorted."""
         ...
 
+    def prediction_sets(self, proba: Floats) -> Sets | None:
+        """Return which classes may be the true ones, shape (n, k), or None where the head can't tell."""
+
 
 class Ours:
-    """Tandem's own head."""
+    """Tandem's own head, calibrated by its labels whenever it is studied."""
 
     each_label = True
 
     def __init__(self, classes: Names) -> None:
         self._head = StreamingLDA().declare(classes)
+        self._calibration = Calibration()
+        self._features: list[Rows] = []
+        self._labels: list[str] = []
 
     def learn(self, features: Rows, label: str) -> None:
         """Learn the label of one sample."""
         self._head.partial_fit(features[np.newaxis], [label])
+        self._features.append(features)
+        self._labels.append(label)
+
+    def study(self) -> None:
+        """Choose shrinkage, temperature and the threshold of prediction sets by leaving the labels out in turn."""
+        self._calibration = calibrate(self._head, np.array(self._features), self._labels)
+        self._calibration.apply_to(self._head)
 
     def predict_proba(self, X: Rows) -> Floats:  # noqa: N803
         """Return probabilities; equal ones before anything is learned."""
         return self._head.predict_proba(X)
 
+    def prediction_sets(self, proba: Floats) -> Sets:
+        """Return 90 % prediction sets."""
+        return prediction_sets(proba, self._calibration.threshold(COVERAGE))
+
     def weights(self) -> Weights:
         """Return what serves."""
         return self._head.weights()
+
+    def doubts(self) -> list[Doubt]:
+        """Return the learned labels that the others speak against."""
+        features = np.array(self._features)
+        groups = look_alikes(features)
+        left_out = leave_one_out(self._head, features, self._labels, groups=groups)
+        return doubts(left_out, self._labels, self._head.classes_, groups)
 
 
 class Incremental:
@@ -77,6 +110,12 @@ class Incremental:
         """Return probabilities; equal ones before anything is learned."""
         return self._head.predict_proba(X)
 
+    def study(self) -> None:
+        """Do nothing: it can't be calibrated by its own labels."""
+
+    def prediction_sets(self, proba: Floats) -> None:
+        """Return nothing: it knows no threshold."""
+
 
 class Refit:
     """Logistic regression, fitted from scratch to all labels so far whenever it is asked."""
@@ -92,6 +131,12 @@ class Refit:
         """Note the label of one sample."""
         self._features.append(features)
         self._labels.append(label)
+
+    def study(self) -> None:
+        """Do nothing; it is fitted when it is asked."""
+
+    def prediction_sets(self, proba: Floats) -> None:
+        """Return nothing: it knows no threshold."""
 
     def predict_proba(self, X: Rows) -> Floats:  # noqa: N803
         """Fit, and return probabilities: 0 for a class without labels, 1 for one that alone has some."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 import model
+from model.doubt import Doubt
 from model.encoder import write_atomically
-from model.evaluation import Prequential, accuracy, expected_calibration_error, log_loss
+from model.evaluation import Prequential, accuracy, confusion, expected_calibration_error, log_loss, reliability
 from model.weights import Floats, as_features
-from replay.heads import HEADS, Head, Names, Ours, Rows, make_head
+from replay.heads import HEADS, Head, Names, Ours, Rows, Sets, make_head
 from replay.orders import ORDERS, Asker, Places, at_random, by_class
 from replay.results import ROWS, TARGET_LABELS, Results, Trace
 
@@ -147,6 +148,7 @@ def run(
 
     make(first)
     make(others)
+    shown = "ours" if "ours" in orders else orders[0]
     return Results(
         classes=tuple(np.unique(names).tolist()),
         heads=tuple(heads),
@@ -157,6 +159,7 @@ def run(
         held_out=min(len(split.test) for split in splits),
         copies=max(split.copies for split in splits),
         traces=tuple(trace for job, trace in traces.items() if job.head in heads),
+        doubts=_doubts(features, names, next(trace.asked for job, trace in traces.items() if job.order == shown)),
     )
 
 
@@ -205,7 +208,8 @@ def _parallel(tasks: list[tuple[Any, ...]], processes: int) -> Iterator[Trace]:
 def _trace(job: Job, features: Rows, names: Names, split: _Split, labels: int, asked: Places | None) -> Trace:
     """Let one head learn one sequence of labels: `asked`, or by default what its order says."""
     head = make_head(job.head, np.unique(names), job.seed)
-    checkpoints = {*ROWS, *BETWEEN_ROWS, labels} | (set(range(10, labels, STEP)) if job.head == "ours" else set())
+    checkpoints = {*ROWS, *BETWEEN_ROWS, labels}
+    between = set(range(STEP, labels, STEP)) if job.head == "ours" else set()
     sequence: Iterable[int]
     if asked is not None:
         sequence = asked.tolist()
@@ -219,7 +223,7 @@ def _trace(job: Job, features: Rows, names: Names, split: _Split, labels: int, a
         sequence = list(sequence)
         checkpoints |= {at for at in range(1, labels) if names[sequence[at]] != names[sequence[at - 1]]}
     with threadpool_limits(1):
-        return _learn(job, head, sequence, checkpoints, features, names, split.test)
+        return _learn(job, head, sequence, checkpoints, between, features, names, split.test)
 
 
 def _asked_by(head: Head, features: Rows, pool: Places, labels: int, seed: int) -> Iterator[int]:
@@ -236,6 +240,7 @@ def _learn(
     head: Head,
     sequence: Iterable[int],
     checkpoints: set[int],
+    between: set[int],
     features: Rows,
     names: Names,
     test: Places,
@@ -253,6 +258,8 @@ def _learn(
         head.learn(sample, str(names[place]))
         asked.append(place)
         if len(asked) in checkpoints:
+            head.study()
+        if len(asked) in checkpoints | between:
             proba = head.predict_proba(features[test])
             measured.append(
                 {
@@ -260,39 +267,53 @@ def _learn(
                     "classes_seen": len(np.unique(columns[asked])),
                     "prequential": prequential.accuracy,
                     "recent": prequential.recent_accuracy,
-                    **_measure(proba, columns[test]),
+                    **_measure(proba, head.prediction_sets(proba), columns[test]),
                 }
             )
-    confusion = np.zeros((proba.shape[1],) * 2, dtype=np.intp)
-    np.add.at(confusion, (columns[test], proba.argmax(axis=1)), 1)
     arrays = {name: np.array([each[name] for each in measured]) for name in measured[0]}
     return Trace(
         job.head,
         job.order,
         job.seed,
         asked=np.array(asked, dtype=np.intp),
-        confusion=confusion,
+        confusion=confusion(proba, columns[test]),
         met=np.array(list(dict.fromkeys(columns[asked].tolist())), dtype=np.intp),
         **arrays,
     )
 
 
-def _measure(proba: Floats, columns: Places) -> dict[str, Any]:
+def _measure(proba: Floats, sets: Sets | None, columns: Places) -> dict[str, Any]:
     """Return what a checkpoint tells of held-out samples."""
-    correct = proba.argmax(axis=1) == columns
-    confidence = proba.max(axis=1)
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    counts = np.bincount(columns, minlength=proba.shape[1])
-    right = np.bincount(columns, correct, proba.shape[1])
+    counts = confusion(proba, columns)
+    points = reliability(proba, columns, BINS)
+    confidence, correct = (np.nan_to_num(part) * points.count for part in (points.confidence, points.accuracy))
+    tested = np.where(counts.any(axis=1), counts.sum(axis=1), np.nan)
     return {
         "accuracy": accuracy(proba, columns),
         "log_loss": log_loss(proba, columns),
         "calibration_error": expected_calibration_error(proba, columns, BINS),
-        "coverage": np.nan,
-        "set_size": np.nan,
-        "recall": np.divide(right, counts, out=np.full(len(counts), np.nan), where=counts > 0),
-        "reliability": np.stack([np.bincount(bins, each, BINS) for each in (None, confidence, correct)], 1),
+        "coverage": np.nan if sets is None else float(sets[np.arange(len(sets)), columns].mean()),
+        "set_size": np.nan if sets is None else float(sets.sum(axis=1).mean()),
+        "recall": np.diagonal(counts) / tested,
+        "reliability": np.stack([points.count, confidence, correct], axis=1),
     }
+
+
+def _doubts(features: Rows, names: Names, asked: Places) -> tuple[Doubt, ...]:
+    """Return which of these labels the others speak against."""
+    head = Ours(np.unique(names))
+    for place in asked:
+        head.learn(features[place], str(names[place]))
+    head.study()
+    places = asked.tolist()
+    return tuple(
+        replace(
+            doubt,
+            index=places[doubt.index],
+            look_alike=None if doubt.look_alike is None else places[doubt.look_alike],
+        )
+        for doubt in head.doubts()
+    )
 
 
 class _Kept:

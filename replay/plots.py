@@ -48,6 +48,7 @@ class Plot:
     ----------
     name : str
         Of its file, without a suffix.
+    title : str
     alt : str
         What it shows, in words.
     light, dark : bytes
@@ -55,6 +56,7 @@ class Plot:
     """
 
     name: str
+    title: str
     alt: str
     light: bytes
     dark: bytes
@@ -64,28 +66,23 @@ def draw(results: Results) -> dict[str, Plot]:
     """Return all pictures that these results have something to show in, by name."""
     plots: dict[str, Plot | None] = {}
     for order in results.orders:
-        plots[f"accuracy-{order}"] = _by_head(results, order, "accuracy", lambda trace: trace.accuracy, "accuracy (%)")
+        plots[f"accuracy-{order}"] = _by_head(results, order, "accuracy", lambda trace: trace.accuracy, "accuracy")
     if "ours" in results.heads:
         plots["orders"] = _orders(results)
         for order in results.orders:
             if order != "sorted":
                 plots[f"prequential-{order}"] = _prequential(results, order)
-        shown = shown_order(results)
+        shown = results.shown_order
         plots["reliability"] = _reliability(results, shown)
         plots["confusion"] = _confusion(results, shown)
         plots["sets"] = _sets(results, shown)
-    order = shown_order(results)
+    order = results.shown_order
     plots["calibration"] = _by_head(
-        results, order, "calibration", lambda trace: trace.calibration_error, "expected calibration error (%)"
+        results, order, "calibration", lambda trace: trace.calibration_error, "expected calibration error"
     )
     if "sorted" in results.orders:
         plots["forgetting"] = _forgetting(results)
     return {name: plot for name, plot in plots.items() if plot is not None}
-
-
-def shown_order(results: Results) -> str:
-    """Return the order whose results are shown where only one is: Tandem's own, if it was replayed."""
-    return "ours" if "ours" in results.orders else results.orders[0]
 
 
 def pooled_reliability(results: Results, head: str, order: str, labels: int) -> Floats:
@@ -95,7 +92,9 @@ def pooled_reliability(results: Results, head: str, order: str, labels: int) -> 
     return found
 
 
-def _render(name: str, alt: str, paint: Callable[[Axes, Theme], None], size: tuple[float, float] = SIZE) -> Plot:
+def _render(
+    name: str, title: str, alt: str, paint: Callable[[Axes, Theme], None], size: tuple[float, float] = SIZE
+) -> Plot:
     files = {}
     themes: tuple[Theme, ...] = ("light", "dark")
     for theme in themes:
@@ -120,7 +119,7 @@ def _render(name: str, alt: str, paint: Callable[[Axes, Theme], None], size: tup
             file = BytesIO()
             canvas.savefig(file, format="png", metadata={"Software": None})
             files[theme] = file.getvalue()
-    return Plot(name, alt, files["light"], files["dark"])
+    return Plot(name, title, alt, files["light"], files["dark"])
 
 
 def _line(axes: Axes, theme: Theme, key: str, label: str, curve: Any, scale: float = 100) -> None:
@@ -159,19 +158,19 @@ def _told(results: Results, pairs: list[tuple[str, Any]]) -> str:
     return "; ".join(said) + "."
 
 
-def _by_head(results: Results, order: str, name: str, measure: Callable[[Trace], Floats], title: str) -> Plot:
+def _by_head(results: Results, order: str, name: str, measure: Callable[[Trace], Floats], what: str) -> Plot:
     pairs = [(words.HEADS[head], results.curve(head, order, measure)) for head in results.heads]
 
     def paint(axes: Axes, theme: Theme) -> None:
         for head, (label, curve) in zip(results.heads, pairs, strict=True):
             _line(axes, theme, head, label, curve)
         _labels_axis(axes, results)
-        axes.set_ylabel(title)
+        axes.set_ylabel(f"{what} (%)")
         axes.set_ylim(bottom=0)
         axes.legend()
 
-    alt = f"{title.capitalize()} by labels asked {words.ORDERS[order]}. {_told(results, pairs)}"
-    return _render(f"{name}-{order}", alt, paint)
+    title = f"{what[0].upper()}{what[1:]}, labels {words.ORDERS[order]}"
+    return _render(f"{name}-{order}", title, f"{title}. {_told(results, pairs)}", paint)
 
 
 def _orders(results: Results) -> Plot:
@@ -185,9 +184,10 @@ def _orders(results: Results) -> Plot:
         _labels_axis(axes, results)
         axes.set_ylabel("accuracy (%)")
         axes.set_ylim(bottom=0)
-        axes.legend(title="labels asked")
+        axes.legend(title="labels")
 
-    return _render("orders", f"Accuracy of Tandem's head by order of the labels. {_told(results, pairs)}", paint)
+    title = "Accuracy of Tandem by the order of the labels"
+    return _render("orders", title, f"{title}. {_told(results, pairs)}", paint)
 
 
 def _prequential(results: Results, order: str) -> Plot:
@@ -203,8 +203,8 @@ def _prequential(results: Results, order: str) -> Plot:
         axes.set_ylim(bottom=0)
         axes.legend(loc="lower right")
 
-    alt = f"Accuracy of Tandem, labels asked {words.ORDERS[order]}. {_told(results, pairs)}"
-    return _render(f"prequential-{order}", alt, paint)
+    title = f"Accuracy of Tandem before learning, labels {words.ORDERS[order]}"
+    return _render(f"prequential-{order}", title, f"{title}. {_told(results, pairs)}", paint)
 
 
 def _reliability(results: Results, order: str) -> Plot:
@@ -225,8 +225,8 @@ def _reliability(results: Results, order: str) -> Plot:
         axes.legend()
 
     gaps = "; ".join(f"{words.HEADS[head]}: {words.percent(_gap(bins))} points off on average" for head, bins in lines)
-    alt = f"How often the likeliest class was right against its probability, after {results.labels} labels. {gaps}."
-    return _render("reliability", alt, paint)
+    title = f"How often it was right against how sure it was, after {results.labels:,} labels {words.ORDERS[order]}"
+    return _render("reliability", title, f"{title}. {gaps}.", paint)
 
 
 def _gap(bins: Floats) -> float:
@@ -253,8 +253,8 @@ def _confusion(results: Results, order: str) -> Plot:
         axes.spines[:].set_visible(False)
 
     said = ", ".join(f"{name} {words.percent(shares[at, at])}" for at, name in enumerate(classes))
-    alt = f"Confusion matrix after {results.labels} labels, in percent of each class. Right: {said}."
-    return _render("confusion", alt, paint, (side, side * 0.88))
+    title = f"Confusion matrix of Tandem after {results.labels:,} labels, in percent of each class"
+    return _render("confusion", title, f"{title}. Right: {said}.", paint, (side, side * 0.88))
 
 
 def _sets(results: Results, order: str) -> Plot | None:
@@ -275,8 +275,8 @@ def _sets(results: Results, order: str) -> Plot | None:
         other.set_ylim(0, len(results.classes))
 
     sized = f"Mean size from {size.mean[0]:.1f} to {size.mean[-1]:.1f} classes."
-    alt = f"How often a 90 % prediction set holds the class. {_told(results, [('Coverage', coverage)])} {sized}"
-    return _render("sets", alt, paint)
+    title = f"90 % prediction sets, labels {words.ORDERS[order]}"
+    return _render("sets", title, f"{title}. {_told(results, [('Coverage', coverage)])} {sized}", paint)
 
 
 def _forgetting(results: Results) -> Plot:
@@ -303,7 +303,8 @@ def _forgetting(results: Results) -> Plot:
         axes.legend()
 
     said = "; ".join(f"{label}: {words.percent(known.mean(axis=0)[-1])} after the last" for label, known in pairs)
-    return _render("forgetting", f"Accuracy on the classes met so far, labels sorted by class. {said}.", paint)
+    title = "Accuracy on the classes met so far, labels sorted by class"
+    return _render("forgetting", title, f"{title}. {said}.", paint)
 
 
 def _accuracy_on_seen(trace: Trace, seen: int) -> float:

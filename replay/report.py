@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from model.weights import Floats
 from replay import words
-from replay.plots import Plot, draw, pooled_reliability, shown_order
+from replay.plots import Plot, draw, pooled_reliability
 from replay.results import TARGET_LABELS, Results, Trace
 from replay.words import percent, with_spread
 
@@ -175,7 +175,7 @@ def _about(results: Results, source: Source) -> str:
 
 
 def _in_short(results: Results) -> Section | None:
-    order = shown_order(results)
+    order = results.shown_order
     if "ours" not in results.heads:
         return None
     items = []
@@ -184,8 +184,8 @@ def _in_short(results: Results) -> Section | None:
     for head in results.heads:
         if head != "ours":
             theirs = _last(results, head, "random" if "random" in results.orders else order, lambda t: t.accuracy)
-            asked = "at random" if "random" in results.orders else words.ORDERS[order]
-            items.append(f"The same number of labels asked {asked} brings the {words.HEADS[head]} to {theirs} %.")
+            asked = words.ORDERS["random" if "random" in results.orders else order]
+            items.append(f"The same number of labels {asked} brings the {words.HEADS[head]} to {theirs} %.")
     target = results.target()
     if target is not None and "ours" in results.orders:
         needed = results.labels_needed("ours", "ours", target)
@@ -208,7 +208,7 @@ def _in_short(results: Results) -> Section | None:
 def _accuracy(results: Results, plots: dict[str, Plot]) -> Section:
     shown = [plots[name] for name in ("orders", *(f"accuracy-{order}" for order in results.orders)) if name in plots]
     tables = [
-        _table(results, order, lambda trace: trace.accuracy, f"Accuracy in percent, labels asked {words.ORDERS[order]}")
+        _table(results, order, lambda trace: trace.accuracy, f"Accuracy in percent, labels {words.ORDERS[order]}")
         for order in results.orders
     ]
     text = [
@@ -251,7 +251,7 @@ def _calibration(results: Results, plots: dict[str, Plot]) -> Section:
             results,
             order,
             lambda trace: trace.calibration_error,
-            f"Expected calibration error in percent (15 bins), labels asked {words.ORDERS[order]}",
+            f"Expected calibration error in percent (15 bins), labels {words.ORDERS[order]}",
         )
         for order in results.orders
     ]
@@ -275,7 +275,7 @@ def _sets(results: Results, plots: dict[str, Plot]) -> Section | None:
             if len(at):
                 held = with_spread(coverage.mean[at[0]], coverage.spread[at[0]], results.seeds)
                 rows.append([f"{row:,}", words.ORDERS[order], held, f"{size.mean[at[0]]:.2f}"])
-    head = ["labels", "asked", "sets that hold the class, %", "classes in a set"]
+    head = ["labels", "order", "sets that hold the class, %", "classes in a set"]
     text = ["Where one class is not sure enough, Tandem names several: sets that should hold the class 9 times in 10."]
     return Section("Prediction sets", text, [plots["sets"]], [Table("90 % prediction sets", head, rows)])
 
@@ -293,7 +293,7 @@ def _prequential(results: Results, plots: dict[str, Plot]) -> Section | None:
 def _confusion(results: Results, plots: dict[str, Plot]) -> Section | None:
     if "confusion" not in plots:
         return None
-    order = shown_order(results)
+    order = results.shown_order
     counts = np.sum([trace.confusion for trace in results.of("ours", order)], axis=0)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     np.fill_diagonal(shares, 0)
@@ -311,15 +311,15 @@ def _doubts(results: Results, source: Source) -> Section | None:
     if not results.doubts:
         return None
     text = [
-        f"Of the {results.labels:,} labels that were asked {words.ORDERS[shown_order(results)]} under the first seed, "
+        f"Of the {results.labels:,} labels {words.ORDERS[results.shown_order]} under the first seed, "
         f"these {min(DOUBTS_SHOWN, len(results.doubts))} of {len(results.doubts)} look most as if the folder were "
         "wrong, the most doubtful first."
     ]
     thumbnails = [
         Thumbnail(
-            _thumbnail(source.images[doubt.place]),
-            f"An image labelled {doubt.label}, likelier {doubt.likelier}",
-            [source.name(doubt.place), doubt.reason],
+            _thumbnail(source.images[doubt.index]),
+            f"An image labelled {doubt.given}",
+            [source.name(doubt.index), f"labelled {doubt.given}, {doubt.reason}"],
         )
         for doubt in results.doubts[:DOUBTS_SHOWN]
     ]
@@ -338,7 +338,7 @@ def _how(results: Results, source: Source) -> Section:
         "The held-out images take no part in the learning: they are not in the pool, are never asked, and nothing is "
         "tuned on them."
         + (f" {results.copies} images that are also held out were left out." if results.copies else ""),
-        "Labels are learned one at a time, as a person gives them. Asked as Tandem asks: first what stands for the "
+        "Labels are learned one at a time, as a person gives them. Asked by Tandem: first what stands for the "
         "pool, then what its head is least sure of and unlike what waits already, with the head as it is after each "
         "label. Sorted by class: the same labels as at random, class after class.",
         "MLP and SGD are scikit-learn's, learning by partial_fit label by label; the logistic regression is fitted "
@@ -432,8 +432,18 @@ def _write_csv_files(results: Results, source: Source, out: Path) -> None:
     )
     _write_csv(
         out / "doubts.csv",
-        ["image", "label", "likelier", "evidence", "reason"],
-        ([source.name(d.place), d.label, d.likelier, _cell(d.evidence), d.reason] for d in results.doubts),
+        ["image", "label", "suggested", "evidence", "reason", "look_alike"],
+        (
+            [
+                source.name(doubt.index),
+                doubt.given,
+                doubt.suggested,
+                _cell(doubt.evidence),
+                doubt.reason,
+                "" if doubt.look_alike is None else source.name(doubt.look_alike),
+            ]
+            for doubt in results.doubts
+        ),
     )
     unreadable = ([path.relative_to(source.folder).as_posix(), reason] for path, reason in source.unreadable.items())
     _write_csv(out / "unreadable.csv", ["image", "reason"], unreadable)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from model.doubt import Doubt
 from model.weights import Floats
 
 Integers = NDArray[np.intp]
@@ -124,24 +125,6 @@ class Curve:
     spread: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class Doubt:
-    """A label worth a second look.
-
-    Attributes
-    ----------
-    place : int
-        Of the sample in `X`.
-    reason : str
-    """
-
-    place: int
-    label: str
-    likelier: str
-    evidence: float
-    reason: str
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Results:
     """All that a replay measured.
@@ -158,6 +141,9 @@ class Results:
     copies : int
         Samples left out of learning because a held-out sample has the same features.
     traces : tuple of Trace
+    doubts : tuple of model.doubt.Doubt
+        Labels that the others speak against, of those that were asked in `shown_order` under the first seed; `index`
+        and `look_alike` are places in all samples.
     """
 
     classes: tuple[str, ...]
@@ -169,7 +155,7 @@ class Results:
     held_out: int
     copies: int
     traces: tuple[Trace, ...]
-    doubts: tuple[Doubt, ...] = ()
+    doubts: tuple[Doubt, ...]
 
     def of(self, head: str, order: str) -> list[Trace]:
         """Return the traces of a head in an order, by seed."""
@@ -191,6 +177,11 @@ class Results:
         values = np.array([measure(trace)[np.isin(trace.labels, labels)] for trace in traces])
         spread = values.std(axis=0, ddof=1) if len(traces) > 1 else np.zeros(len(labels))
         return Curve(labels, values.mean(axis=0), spread)
+
+    @property
+    def shown_order(self) -> str:
+        """The order whose results are shown where only one is: Tandem's own, if it was replayed."""
+        return "ours" if "ours" in self.orders else self.orders[0]
 
     @property
     def rows(self) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ HEADS = {
     "logistic": "logistic regression, refit",
 }
 
-ORDERS = {"random": "at random", "ours": "as Tandem asks", "sorted": "sorted by class"}
+ORDERS = {"random": "asked at random", "ours": "asked by Tandem", "sorted": "sorted by class"}
 
 
 def percent(share: float) -> str:
