@@ -6,7 +6,6 @@ Whether neighbours say the same was measured and adds nothing to it; what does i
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,7 +17,7 @@ from model.weights import Floats, as_features
 ALIKE = 1 / 3
 """Images look the same within this part of the median distance from an image to its nearest. Measured on scenes and
 faces: cropping by 4 %, mirroring or brightening moves most images by less, a JPEG of quality 75 by about as much. As
-near to another are 4 of 1,800 scenes, 10 of 4,000 clothes, none of 1,200 digits, 8 % of FER2013, which repeats itself."""
+near to another are 4 of 1,800 scenes, 10 of 4,000 clothes, none of 1,200 digits, 8 % of FER2013 (it repeats itself)."""
 
 MISTAKES = 0.05
 """Share of labels that are taken to be wrong, when two labels of one picture contradict each other."""
@@ -58,7 +57,7 @@ class Doubt:
     look_alike: int | None
 
 
-def look_alikes(X: ArrayLike, contents: Sequence[Hashable] | None = None) -> NDArray[np.intp]:  # noqa: N803
+def look_alikes(X: ArrayLike) -> NDArray[np.intp]:  # noqa: N803
     """Group samples that show the same: equal ones, and those that hardly differ.
 
     Near is a cosine distance within `ALIKE` of the median distance from a sample to its nearest other one, so it is
@@ -68,9 +67,6 @@ def look_alikes(X: ArrayLike, contents: Sequence[Hashable] | None = None) -> NDA
     ----------
     X : array-like of float, shape (n, d)
         Features.
-    contents : sequence of hashable, length n, optional
-        What stands for a sample's content, such as the hash of its file: equal ones are of one group, wherever their
-        features lie.
 
     Returns
     -------
@@ -80,7 +76,7 @@ def look_alikes(X: ArrayLike, contents: Sequence[Hashable] | None = None) -> NDA
     Raises
     ------
     ValueError
-        When `X` is not a table of finite numbers, or not of as many samples as there are contents.
+        When `X` is not a table of finite numbers.
 
     Examples
     --------
@@ -88,17 +84,10 @@ def look_alikes(X: ArrayLike, contents: Sequence[Hashable] | None = None) -> NDA
     array([0, 1, 2, 0])
     """
     rows = as_features(X, None, np.float32)
-    count = len(rows)
-    if contents is not None and len(contents) != count:
-        raise ValueError(f"There are {count} samples, but the contents of {len(contents)}.")
-    if not count:
+    if not len(rows):
         return np.zeros(0, dtype=np.intp)
     unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    first: dict[Hashable, int] = {}
-    keys: Iterable[Hashable] = range(count) if contents is None else contents
-    originals = np.array([first.setdefault(key, row) for row, key in enumerate(keys)], dtype=np.intp)
-    leaders = _leaders(unit[np.unique(originals)])
-    return leaders[np.unique(originals, return_inverse=True)[1]]
+    return _leaders(unit)
 
 
 def doubts(

@@ -34,13 +34,14 @@ AMBIGUOUS = 0.4
 """Ambiguity from which an image is called ambiguous: where two classes share it, the likelier has less than 72 %."""
 
 REGIONS_PER_CLASS = 4
-"""Regions of the images per class, so that a class not met yet has regions of its own. Half and twice as many cost a
-point or two of area under the curve on Intel scenes."""
+"""Regions of the images per class, so that a class not met yet has regions of its own. With half or twice as many, the
+area under the curve on Intel scenes is within a point."""
 
 FEWEST_REGIONS, MOST_REGIONS = 20, 60
 
 SOFTNESS = 0.1
-"""How far an image counts for the regions beside its own, in mean squared distances of images from their centres."""
+"""How far an image counts for the regions beside its own, in mean squared distances of images from their centres. Of .05,
+.1, .2 and .5, .1 and .2 found hidden classes best, by a point or two."""
 
 _SAMPLE = 5000
 _STRATA = 5
@@ -173,7 +174,7 @@ class Novelty:
                 arrays = {name: file[name] for name in names}
             values: dict[str, Any] = {name: array if array.ndim else float(array) for name, array in arrays.items()}
             return Novelty(**values)
-        except (zipfile.BadZipFile, KeyError, EOFError, OSError, TypeError) as error:
+        except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError, TypeError) as error:
             raise ValueError(f"These bytes are no saved novelty: {error}") from error
 
 
