@@ -40,8 +40,8 @@ area under the curve on Intel scenes is within a point."""
 FEWEST_REGIONS, MOST_REGIONS = 20, 60
 
 SOFTNESS = 0.1
-"""How far an image counts for the regions beside its own, in mean squared distances of images from their centres. Of .05,
-.1, .2 and .5, .1 and .2 found hidden classes best, by a point or two."""
+"""How far an image counts for the regions beside its own, in mean squared distances of images from their centres. Of
+.05, .1, .2 and .5, the middle two found hidden classes best, by a point or two."""
 
 _SAMPLE = 5000
 _STRATA = 5
