@@ -13,6 +13,7 @@ import secrets
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ from backend.events import BadEvent, Event, TasksTold, TrainingAsked, parse_pred
 from backend.jobs import Kind
 from backend.ledger import Told
 from backend.predict import Champions, heard_of, predict
+from backend.projects import UnknownProject
 from backend.services import Services
 from backend.settings import Settings
 from backend.versions import version_name
@@ -67,6 +69,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     app.add_api_route("/predict", predictions, methods=["POST"], dependencies=protected)
     app.add_api_route("/webhook", webhook, methods=["POST"], dependencies=protected)
     app.add_api_route("/versions", versions, methods=["GET"], dependencies=protected)
+    app.add_api_route("/projects/{label_studio_id}/review", review, methods=["GET"], dependencies=protected)
     app.add_exception_handler(BadEvent, _bad_event)
     return app
 
@@ -116,6 +119,21 @@ async def webhook(request: Request, background: BackgroundTasks) -> Answer:
     for kind in _work(event, told):
         background.add_task(services.jobs.ask, kind, told.project.id)
     return {"status": "told", "position": told.project.position}
+
+
+async def review(request: Request, label_studio_id: int) -> Answer:
+    """Tell what the newest study of a project found: doubts, people, novel tasks, shift, domains."""
+    services: Services = request.app.state.services
+
+    def found() -> Answer:
+        project = services.projects.named(label_studio_id)
+        study = services.studies.newest(project.id)
+        return {"study": asdict(study) if study else None}
+
+    try:
+        return await _in_thread(request, "reading", found)
+    except UnknownProject as unknown:
+        raise HTTPException(404, str(unknown)) from unknown
 
 
 async def versions(request: Request) -> Answer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -20,10 +20,12 @@ from backend.projects import Project
 from backend.services import Services
 from model.comparison import IncrementalHead, make_head
 from model.head import StreamingLDA
+from model.multilabel import MultilabelLDA
 from model.people import MISTAKEN, TRUSTED, weighted_shares
 from model.weights import Weights
 
-HeadKind = Literal["streaming_lda", "mlp", "sgd"]
+HeadKind = Literal["streaming_lda", "multilabel_lda", "mlp", "sgd"]
+Head = StreamingLDA | MultilabelLDA | IncrementalHead
 UNKNOWN_RELIABILITY = TRUSTED / (TRUSTED + MISTAKEN)
 """How probably someone is right of whom nothing is known yet."""
 
@@ -64,7 +66,7 @@ class Learner:
     """
 
     kind: HeadKind
-    head: StreamingLDA | IncrementalHead
+    head: Head
     classes: tuple[str, ...]
     encoder_id: str
     position: int = 0
@@ -96,7 +98,7 @@ class Learner:
             if digest is None:
                 waiting.update(answers[task])
             else:
-                lessons[task] = Lesson(digest, shares(answers[task].values(), reliability, len(self.classes)))
+                lessons[task] = Lesson(digest, self._shares(answers[task].values(), reliability))
         return Preparation(changes.position, reliability, answers, lessons, waiting, found)
 
     def fold(self, services: Services, prepared: Preparation) -> None:
@@ -105,29 +107,35 @@ class Learner:
         gone = [self.lessons[task] for task in changed if task in self.lessons]
         come = [lesson for lesson in changed.values() if lesson is not None]
         self._note(prepared)
-        if gone and not isinstance(self.head, StreamingLDA):
+        if gone and isinstance(self.head, IncrementalHead):
             # It can't forget: it learns everything anew.
-            self.head = make_head(self.kind, self.classes)
+            self.head = _new_head(self.kind, self.classes)
             self.pictures.clear()
             gone, come = [], list(self.lessons.values())
         found = prepared.found
         vectors = {found.hashes[address]: vector for address, vector in found.vectors.items()}
         missing = {lesson.digest for lesson in [*gone, *come]} - vectors.keys()
         vectors |= services.features.by_hash(list(missing))
-        if isinstance(self.head, StreamingLDA):
+        if isinstance(self.head, IncrementalHead):
+            if come:
+                self.head.partial_fit(
+                    np.stack([vectors[lesson.digest] for lesson in come]),
+                    [max(lesson.shares, key=lambda share: share[1])[0] for lesson in come],
+                )
+        else:
             if gone:
                 self.head.forget(*samples(gone, vectors))
             if come:
                 features, labels, weights = samples(come, vectors)
                 self.head.partial_fit(features, labels, sample_weight=weights)
-        elif come:
-            self.head.partial_fit(
-                np.stack([vectors[lesson.digest] for lesson in come]),
-                [max(lesson.shares, key=lambda share: share[1])[0] for lesson in come],
-            )
         self.pictures.subtract(lesson.digest for lesson in gone)
         self.pictures = +self.pictures
         self.pictures.update(lesson.digest for lesson in come)
+
+    def _shares(self, labels: Iterable[Label], reliability: Mapping[int, float]) -> tuple[tuple[Answer, float], ...]:
+        several = self.kind == "multilabel_lda"
+        alike = [replace(label, label=label.names if several else label.names[0]) for label in labels]
+        return shares(alike, reliability, len(self.classes))
 
     def counts(self) -> dict[str, int]:
         """Return how many labels of each class were learned."""
@@ -149,9 +157,13 @@ class Learner:
             for task in touched
         }
         for annotation, label in changes.labels.items():
-            if label is not None and label.image is not None and set(label.names) <= set(self.classes):
+            if label is not None and label.image is not None and self._can_learn(label.names):
                 answers[label.task_id][annotation] = label
         return dict(answers)
+
+    def _can_learn(self, names: tuple[str, ...]) -> bool:
+        """Tell whether an answer is one of this project: its label config may have been another when it was given."""
+        return set(names) <= set(self.classes) and (self.kind == "multilabel_lda" or len(names) == 1)
 
     def _note(self, prepared: Preparation) -> None:
         self.position, self.reliability = prepared.position, prepared.reliability
@@ -180,8 +192,14 @@ class Learners:
         """Return the project's learner; a new and empty one when its classes or the encoder are others by now."""
         learner = self._learners.get(project.id)
         encoder_id = services.encoder.id
-        if learner is None or (learner.classes, learner.encoder_id) != (project.classes, encoder_id):
-            learner = new_learner(services.settings.head, project.classes, encoder_id)
+        several = project.config is not None and project.config.multiple
+        kind: HeadKind = "multilabel_lda" if several else services.settings.head
+        if learner is None or (learner.kind, learner.classes, learner.encoder_id) != (
+            kind,
+            project.classes,
+            encoder_id,
+        ):
+            learner = new_learner(kind, project.classes, encoder_id)
             self._learners[project.id] = learner
         return learner
 
@@ -193,7 +211,11 @@ class Learners:
 def new_learner(kind: HeadKind, classes: Iterable[str], encoder_id: str) -> Learner:
     """Return a learner that was taught nothing."""
     known = tuple(classes)
-    return Learner(kind, make_head(kind, known), known, encoder_id)
+    return Learner(kind, _new_head(kind, known), known, encoder_id)
+
+
+def _new_head(kind: HeadKind, classes: tuple[str, ...]) -> Head:
+    return MultilabelLDA().declare(classes) if kind == "multilabel_lda" else make_head(kind, classes)
 
 
 def shares(labels: Iterable[Label], reliability: Mapping[int, float], classes: int) -> tuple[tuple[Answer, float], ...]:

@@ -14,9 +14,10 @@ from backend.images import ImageUnreadable
 from backend.label_config import LabelConfig
 from backend.projects import Project, UnknownProject
 from backend.services import Services
-from backend.update import weights_of
+from backend.update import LIKELY, weights_of
 from backend.versions import Version, version_name
 from model.calibration import prediction_sets
+from model.multilabel import least_clear
 from model.selection import margin
 from model.uncertainty import Novelty, reason
 from model.weights import Floats, Weights
@@ -78,7 +79,7 @@ def predict(
         results = preselect(config, version, weights, probabilities, novelty.score(vectors) if novelty else None)
         answers = {
             task.id: {"result": result, "score": float(clear), "model_version": name}
-            for task, result, clear in zip(known, results, margin(probabilities), strict=True)
+            for task, result, clear in zip(known, results, margin(rivals(config, probabilities)), strict=True)
         }
     return name, [answers.get(task.id) or _unknown(name, found.unreadable.get(task.image or "")) for task in tasks]
 
@@ -98,6 +99,8 @@ def preselect(
         Of shape (n,); None when nothing can be said of it yet.
     """
     names = weights.classes.tolist()
+    if config.multiple:
+        return [_preselect_several(config, names, row) for row in probabilities]
     sets = prediction_sets(probabilities, version.metrics.get("threshold", 1.0))
     results = []
     for place, row in enumerate(probabilities):
@@ -108,6 +111,18 @@ def preselect(
             why = f"{why} ({names[best]} {int(100 * row[best])} %)"
         results.append(config.result(str(names[best]), score=round(float(row[best]), 4), text=why))
     return results
+
+
+def _preselect_several(config: LabelConfig, names: Sequence[str], row: Floats) -> list[dict[str, object]]:
+    """Return the result that chooses every class which is rather there than not."""
+    chosen = {str(name): float(share) for name, share in zip(names, row, strict=True) if share > LIKELY}
+    why = ", ".join(f"{name} {int(100 * share)} %" for name, share in chosen.items())
+    return config.result(list(chosen), score=round(min(chosen.values()), 4), text=why) if chosen else []
+
+
+def rivals(config: LabelConfig, probabilities: Floats) -> Floats:
+    """Return the probabilities between which the margin lies: of all classes, or of the least clear one of several."""
+    return least_clear(probabilities) if config.multiple else probabilities
 
 
 def _unknown(name: str, problem: ImageUnreadable | None) -> Prediction:

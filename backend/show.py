@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from backend.label_config import LabelConfig
 from backend.labelstudio import LabelStudioError
-from backend.predict import Champions, preselect
+from backend.predict import Champions, preselect, rivals
 from backend.projects import Project
 from backend.services import Services
 from backend.settings import Settings
@@ -159,7 +159,7 @@ def show(services: Services, pools: Pools, champions: Champions, project_id: int
         count = 0
         if todo:
             labels = sum(version.metrics["labels"].values()) if version else 0
-            scores = _scores(pool, number, weights, labels, candidates)
+            scores = _scores(config, pool, number, weights, labels, candidates)
             todo = sorted(todo, key=lambda candidate: scores[candidate.task_id])
             part = todo[: services.settings.show_first if renew else services.settings.show_slice]
             name = _fresh_name(services, project, number) if renew else project.shown or version_name(number)
@@ -225,7 +225,12 @@ def _read_again(services: Services, project_id: int) -> None:
 
 
 def _scores(
-    pool: Pool, number: int, weights: Weights | None, labels: int, candidates: Sequence[_Candidate]
+    config: LabelConfig,
+    pool: Pool,
+    number: int,
+    weights: Weights | None,
+    labels: int,
+    candidates: Sequence[_Candidate],
 ) -> dict[int, float]:
     """Return each candidate's score: the smaller, the sooner it is asked; remembered for the slices of one version."""
     if pool.has_scores(number, candidates):
@@ -240,7 +245,7 @@ def _scores(
             addresses = list(known.values())
             pool.medoids = [addresses[place] for place in np.argsort(values)[:COLD_START]]
         else:
-            values = score(weights, pool.rows, places)
+            values = score(config, weights, pool.rows, places)
         scores.update(zip(known, values.tolist(), strict=True))
         if weights is not None and labels < COLD_START:
             # A head with so few labels is unclear about the wrong tasks: what stands for the pool is still asked first.
@@ -251,9 +256,11 @@ def _scores(
     return scores
 
 
-def score(weights: Weights, rows: npt.NDArray[np.float16], places: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+def score(
+    config: LabelConfig, weights: Weights, rows: npt.NDArray[np.float16], places: npt.NDArray[np.intp]
+) -> npt.NDArray[np.float64]:
     """Return the scores, shape (n,), of a pool's vectors `rows[places]`, shape (n, d): the smallest is asked first."""
-    probabilities = _probabilities(weights, rows, places)
+    probabilities = rivals(config, _probabilities(weights, rows, places))
     scores = margin(probabilities)
     # Only the least clear are told apart, so only their vectors are taken out.
     least = np.argsort(scores, kind="stable")[: CANDIDATES + 1]

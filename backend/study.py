@@ -3,7 +3,7 @@
 Every label in force is left out once, which tells how strongly the head should shrink, how sure it may be, how many
 classes it has to name, and which labels look wrong; and the people who labelled the same tasks are compared. What the
 head is served with from then on makes a new version when it is another by more than a little. What people should know
-(who disagrees, what has shifted, how each domain fares) is kept with it.
+(which labels to look at again, who disagrees, what is novel, what has shifted, how each domain fares) is kept with it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from backend.studies import Study
 from backend.update import is_news, reliability
 from backend.versions import Version
 from model.calibration import Calibration, calibrate, leave_one_out
+from model.doubt import doubts, look_alikes
 from model.evaluation import score_by_domain
 from model.head import StreamingLDA
 from model.people import Consensus, consensus
@@ -36,8 +37,8 @@ LEAST_PAUSE = 1.0
 """Seconds between the end of a study and the start of the next, at least."""
 SHARE_OF_TIME = 0.1
 """Part of the time that may be spent on studies while labels keep coming."""
-DRAWN, LISTED = 2000, 50
-"""Images without a label that are drawn to tell what is novel, and how many novel ones are listed."""
+DRAWN, LISTED = 2000, 100
+"""Images without a label that are drawn to tell what is novel, and how many novel tasks, or doubts, are listed."""
 RECENT = 300
 """Newest images without a label that are compared with the labelled ones."""
 
@@ -85,6 +86,7 @@ def study(services: Services, learners: Learners, project_id: int) -> Study | No
                 "shift": [asdict(alarm) for alarm in _alarms(services, project_id, learner)],
                 "domains": _domains(services, project_id),
                 "novel": judged.novel if judged else [],
+                "doubts": judged.doubts if judged else [],
             },
         )
         services.studies.add(found, judged.novelty.to_bytes() if judged else None)
@@ -105,11 +107,15 @@ def is_due(version: Version | None, last: Study | None) -> bool:
 
 @dataclass(frozen=True)
 class _Judged:
-    """What leaving each label out told; `novel` are tasks without a label whose images look foreign."""
+    """What leaving each label out told.
+
+    `novel` are tasks without a label whose images look foreign, `doubts` labels that the others speak against.
+    """
 
     calibration: Calibration
     novelty: Novelty
     novel: list[dict[str, Any]]
+    doubts: list[dict[str, Any]]
 
 
 def _judge(services: Services, project_id: int, learner: Learner) -> _Judged | None:
@@ -119,10 +125,20 @@ def _judge(services: Services, project_id: int, learner: Learner) -> _Judged | N
     lessons = list(learner.lessons.values())
     features, labels, weights = samples(lessons, services.features.by_hash([lesson.digest for lesson in lessons]))
     pictures = [lesson.digest for lesson in lessons for _ in lesson.shares]
-    calibration = calibrate(learner.head, features, labels, sample_weight=weights, groups=pictures)
+    task_of = [task for task, lesson in learner.lessons.items() for _ in lesson.shares]
+    alike = look_alikes(features)
+    calibration = calibrate(learner.head, features, labels, sample_weight=weights, groups=alike)
     calibration.apply_to(learner.head)
-    left_out = leave_one_out(learner.head, features, labels, sample_weight=weights, groups=pictures)
-    first = [pictures.index(digest) for digest in dict.fromkeys(pictures)]
+    left_out = leave_one_out(learner.head, features, labels, sample_weight=weights, groups=alike)
+    doubted = [
+        asdict(doubt)
+        | {
+            "task": task_of[doubt.index],
+            "look_alike": None if doubt.look_alike is None else task_of[doubt.look_alike],
+        }
+        for doubt in doubts(left_out, labels, learner.head.classes_, alike, task_of)[:LISTED]
+    ]
+    first = np.unique(pictures, return_index=True)[1]
 
     tasks = {address: task for task, address, _ in services.ledger.pool(project_id) if address is not None}
     addresses = sorted(tasks)
@@ -136,7 +152,7 @@ def _judge(services: Services, project_id: int, learner: Learner) -> _Judged | N
     scores = novelty.score(unlabelled).tolist() if len(pool) else []
     foreign = sorted(((score, tasks[address]) for score, address in zip(scores, pool, strict=True)), reverse=True)
     novel = [{"task": task, "novelty": score} for score, task in foreign[:LISTED] if score >= NOVEL]
-    return _Judged(calibration, novelty, novel)
+    return _Judged(calibration, novelty, novel, doubted)
 
 
 def _alarms(services: Services, project_id: int, learner: Learner) -> list[Alarm]:

@@ -6,17 +6,19 @@ is folded into the head, and the head is frozen, with the calibration of the new
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
+from backend.features import Vector
 from backend.learner import HeadKind, Learner, Learners, Preparation, new_learner
-from backend.ledger import Changes
+from backend.ledger import Changes, Label
 from backend.outcomes import Outcome
 from backend.services import Services
 from backend.studies import Study
@@ -24,6 +26,7 @@ from backend.versions import Version, VersionTaken
 from model.calibration import AdaptiveCoverage, Calibration, prediction_sets
 from model.evaluation import Prequential
 from model.head import StreamingLDA
+from model.multilabel import agreement
 from model.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -32,6 +35,8 @@ BURST_SECONDS = 0.1
 """Pause between two versions of one job: what comes in a burst is learned together, and leaves the cores to answers."""
 COVERAGE = 0.9
 """How often the set of classes that may be the right one shall hold it."""
+LIKELY = 0.5
+"""Probability from which a class is chosen where several can be."""
 LITTLE = 0.1
 """Change of a calibration (of the temperature's logarithm, of a probability) that is not worth a version by itself."""
 
@@ -200,10 +205,8 @@ def _measure(
     if weights is None:
         return []
     by_hash = {found.hashes[address]: vector for address, vector in found.vectors.items()}
-    rows = weights.predict_proba(np.stack([by_hash[digest] for digest in fresh]))
-    threshold = parent.metrics.get("threshold", 1.0)
-    sets = prediction_sets(rows, threshold)
-    columns = {str(label): column for column, label in enumerate(weights.classes)}
+    vectors = np.stack([by_hash[digest] for digest in fresh])
+    judge = _judge_sets if learner.kind == "multilabel_lda" else _judge_choices
     now = time.time()
     return [
         Outcome(
@@ -212,15 +215,49 @@ def _measure(
             task_id=label.task_id,
             version=parent.number,
             position=changes.position,
-            label=" + ".join(label.names),
-            predicted=str(weights.classes[row.argmax()]),
-            probability=float(row[columns[label.label]]) if label.label in columns else 0.0,
-            confidence=float(row.max()),
-            covered=bool(label.label in columns and named[columns[label.label]]) if threshold < 1 else None,
             told_at=now,
+            **judged,
         )
-        for row, named, label in zip(rows, sets, fresh.values(), strict=True)
+        for label, judged in zip(fresh.values(), judge(parent, weights, vectors, list(fresh.values())), strict=True)
     ]
+
+
+def _judge_choices(
+    parent: Version, weights: Weights, vectors: Vector, labels: Sequence[Label]
+) -> Iterator[dict[str, Any]]:
+    """Yield what was said of each image whose label is one class."""
+    names = [str(name) for name in weights.classes]
+    threshold = parent.metrics.get("threshold", 1.0)
+    rows = weights.predict_proba(vectors)
+    for row, likely, label in zip(rows, prediction_sets(rows, threshold), labels, strict=True):
+        (name,) = label.names
+        place = names.index(name) if name in names else None
+        yield {
+            "label": name,
+            "predicted": names[int(row.argmax())],
+            "probability": 0.0 if place is None else float(row[place]),
+            "confidence": float(row.max()),
+            "covered": (place is not None and bool(likely[place])) if threshold < 1 else None,
+        }
+
+
+def _judge_sets(
+    parent: Version, weights: Weights, vectors: Vector, labels: Sequence[Label]
+) -> Iterator[dict[str, Any]]:
+    """Yield what was said of each image whose label is a set of classes."""
+    names = [str(name) for name in weights.classes]
+    rows = weights.predict_proba(vectors)
+    present = np.array([[name in label.names for name in names] for label in labels])
+    given, _ = agreement(rows, present)
+    expected, _ = agreement(rows, rows > LIKELY)
+    for row, label, probability, confidence in zip(rows, labels, given, expected, strict=True):
+        yield {
+            "label": json.dumps(label.names),
+            "predicted": json.dumps(sorted(name for name, share in zip(names, row, strict=True) if share > LIKELY)),
+            "probability": float(probability),
+            "confidence": float(confidence),
+            "covered": None,
+        }
 
 
 class _Stopwatch:

@@ -144,6 +144,8 @@ def predict_uncached(stand: Stand, number: int, files: Path) -> tuple[float, flo
 def score_pool(stand: Stand, number: int) -> list[float]:
     """Return seconds to score and order a pool of 100,000 that is in memory, as the chores worker does."""
     rng = np.random.default_rng(0)
+    config = stand.services.projects.named(number).config
+    assert config is not None
     pool = Pool()
     for start in range(0, POOL, 10_000):
         vectors = rng.normal(size=(10_000, stand.services.encoder.dim)).astype(np.float32)
@@ -155,7 +157,7 @@ def score_pool(stand: Stand, number: int) -> list[float]:
     with threadpool_limits(ALGEBRA_THREADS):
         for _ in range(5):
             start = time.perf_counter()
-            score(weights, pool.rows, places)
+            score(config, weights, pool.rows, places)
             seconds.append(time.perf_counter() - start)
     return seconds
 

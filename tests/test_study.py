@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,23 @@ def test_labels_of_reliable_people_count_more_when_asked_to(tmp_path: Path, valk
     learner = learners.get(services, services.projects.get(1))
     task_id = next(task for task, truth in classroom.truth.items() if truth != "sad" and task in learner.lessons)
     assert dict(learner.lessons[task_id].shares)[classroom.truth[task_id]] > 0.8
+
+
+def test_a_picture_labelled_in_two_ways_is_doubted(tmp_path: Path, valkey: str) -> None:
+    redis.Redis.from_url(valkey).flushall()
+    classroom = Classroom(make_services(tmp_path, valkey), per_class=6)
+    services = classroom.services
+    for task_id in list(classroom.tasks):
+        classroom.annotate(task_id)
+    copy, truth = len(classroom.tasks) + 1, classroom.truth[9]
+    classroom.tasks[copy] = replace(classroom.tasks[9], id=copy)
+    classroom.annotate(copy, "angry" if truth != "angry" else "happy")
+    update(services, Learners(), 1)
+    found = study(services, Learners(), 1)
+    assert found is not None
+    assert found.findings is not None
+    contradicted = [doubt for doubt in found.findings["doubts"] if doubt["look_alike"] is not None]
+    assert {frozenset((doubt["task"], doubt["look_alike"])) for doubt in contradicted} == {frozenset((9, copy))}
 
 
 def test_how_each_domain_fares_is_told_apart(tmp_path: Path, valkey: str) -> None:

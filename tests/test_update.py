@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from backend.update import update, weights_of
 from backend.versions import Version, VersionTaken
 from model.comparison import make_head
 from model.evaluation import Prequential
+from model.weights import LinearWeights
 from tests.parts import CONFIG, FACTS, Classroom, make_services
 
 pytestmark = pytest.mark.servers
@@ -126,6 +128,36 @@ def test_the_old_head_is_measured_on_each_new_label_and_on_no_correction(classro
     assert (outcome.annotation_id, outcome.version, outcome.label) == (annotation_id, 1, classroom.truth[4])
     assert 0 < outcome.probability <= outcome.confidence < 1
     assert fields == {}
+
+
+def test_several_choices_for_one_image_are_learned_and_taken_back(classroom: Classroom) -> None:
+    services, learners = classroom.services, Learners()
+    several = CONFIG.replace('choice="single"', 'choice="multiple"')
+    facts = ProjectFacts(FACTS.id, FACTS.created, FACTS.title, several)
+    services.ledger.tell(ProjectTold(facts))
+
+    def tell(annotation_id: int, *labels: str) -> None:
+        classroom.annotate(annotation_id, annotation_id=annotation_id)
+        told = classroom.annotations[annotation_id]
+        changed = replace(told, labels=labels, updated_at=told.updated_at + 0.5)
+        services.ledger.tell(AnnotationsTold(facts, (changed,), ()))
+
+    tell(1, "happy", "surprise")
+    tell(2, "sad")
+    version = update(services, learners, 1)
+    assert version is not None
+    assert (version.head, version.metrics["labels"]) == ("multilabel_lda", {"happy": 1, "surprise": 1, "sad": 1})
+    served = weights_of(services, version)
+    assert isinstance(served, LinearWeights)
+    assert served.link == "sigmoid"
+    tell(3, "fear", "sad")
+    assert update(services, learners, 1) is not None
+    ((outcome, _),) = services.outcomes.all(1)
+    assert outcome.label == '["fear", "sad"]'
+    services.ledger.tell(AnnotationsDeleted(facts, (1, 2)))
+    version = update(services, learners, 1)
+    assert version is not None
+    assert version.metrics["labels"] == {"fear": 1, "sad": 1}
 
 
 def test_people_who_disagree_share_a_picture(classroom: Classroom) -> None:
