@@ -15,7 +15,7 @@ from replay import report
 from replay.features import encode
 from replay.folder import check_enough, read_folder
 from replay.heads import HEADS
-from replay.labelling import LABELS, SEEDS, run
+from replay.labelling import LABELS, SEEDS, check_options, run
 from replay.orders import ORDERS
 
 
@@ -56,6 +56,7 @@ def replay_folder(
     ValueError
         When an option makes no sense.
     """
+    check_options(labels, seeds, orders, heads)
     found = read_folder(folder)
     console = console or Console(quiet=True)
     with _progress(console) as progress:

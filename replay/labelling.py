@@ -112,10 +112,7 @@ def run(
     [10, 20]
     """
     features, names = _checked(X, y)
-    _check_choice("order", orders, ORDERS)
-    _check_choice("head", heads, HEADS)
-    if labels < 1 or seeds < 1:
-        raise ValueError("A replay needs at least one label and one seed.")
+    check_options(labels, seeds, orders, heads)
     splits = [_split(features, names, held_out, seed) for seed in range(seeds)]
     labels = min(labels, *(len(split.pool) for split in splits))
     store = _Kept(kept, features, names, splits[0].given) if kept else None
@@ -161,6 +158,18 @@ def run(
         traces=tuple(trace for job, trace in traces.items() if job.head in heads),
         doubts=_doubts(features, names, next(trace.asked for job, trace in traces.items() if job.order == shown)),
     )
+
+
+def check_options(labels: int, seeds: int, orders: Sequence[str], heads: Sequence[str]) -> None:
+    """Raise `ValueError` when `run` would refuse these, whatever the data."""
+    for what, chosen, known in (("order", orders, ORDERS), ("head", heads, HEADS)):
+        unknown = [repr(name) for name in chosen if name not in known]
+        if unknown:
+            raise ValueError(f"There is no {what} {', '.join(unknown)}; there are {', '.join(known)}.")
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise ValueError(f"Name each {what} once, at least one of {', '.join(known)}.")
+    if labels < 1 or seeds < 1:
+        raise ValueError("A replay needs at least one label and one seed.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -302,9 +311,11 @@ def _measure(proba: Floats, sets: Sets | None, columns: Places) -> dict[str, Any
 def _doubts(features: Rows, names: Names, asked: Places) -> tuple[Doubt, ...]:
     """Return which of these labels the others speak against."""
     head = Ours(np.unique(names))
-    for place in asked:
-        head.learn(features[place], str(names[place]))
-    head.study()
+    with threadpool_limits(1):
+        for place in asked:
+            head.learn(features[place], str(names[place]))
+        head.study()
+        found = head.doubts()
     places = asked.tolist()
     return tuple(
         replace(
@@ -312,7 +323,7 @@ def _doubts(features: Rows, names: Names, asked: Places) -> tuple[Doubt, ...]:
             index=places[doubt.index],
             look_alike=None if doubt.look_alike is None else places[doubt.look_alike],
         )
-        for doubt in head.doubts()
+        for doubt in found
     )
 
 
@@ -351,9 +362,3 @@ def _checked(X: ArrayLike, y: ArrayLike) -> tuple[Rows, Names]:  # noqa: N803
     if len(np.unique(names)) < 2:
         raise ValueError("A replay needs two classes or more.")
     return features, names
-
-
-def _check_choice(what: str, chosen: Sequence[str], known: Sequence[str]) -> None:
-    unknown = [name for name in chosen if name not in known]
-    if unknown or not chosen:
-        raise ValueError(f"There is no {what} {', '.join(unknown) or '(none given)'}; there are {', '.join(known)}.")

@@ -377,8 +377,9 @@ def _number(value: float) -> float | None:
 def _thumbnail(path: Path) -> str:
     """Return a small copy of an image as an address that holds all of it."""
     with Image.open(path) as image:
-        small = ImageOps.exif_transpose(image).convert("RGB")
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
+        image.thumbnail((THUMBNAIL, THUMBNAIL))
+        drawn = ImageOps.exif_transpose(image).convert("RGBA")
+    small = Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("RGB")
     file = BytesIO()
     small.save(file, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
