@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.selection import cold_start, margin, medoids, order
+from model.selection import ALIKE, cold_start, explore, in_random_sample, margin, medoids, order
 
 
 def clusters(sizes, dim=16, seed=0):
@@ -109,6 +109,103 @@ def test_half_precision_orders_as_single_does():
     random = np.random.default_rng(0)
     X, proba = random.normal(size=(300, 64)).astype(np.float16), random.dirichlet(np.ones(5), 300)
     np.testing.assert_array_equal(order(proba, X), order(proba, X.astype(np.float32)))
+
+
+def test_what_is_like_a_task_in_work_waits():
+    X, members = clusters([10] * 12)
+    proba = np.column_stack([np.linspace(0.5, 0.9, 120), np.linspace(0.5, 0.1, 120)])
+    assert members[asked(order(proba, X))[0]] == 0
+    assert members[asked(order(proba, X, taken=X[[3]]))[0]] == 1
+    assert members[asked(order(proba, X, taken=X[[3, 15, 25]].astype(np.float16)))[0]] == 3
+
+
+def test_people_who_are_handed_tasks_one_after_the_other_get_those_of_one_order():
+    X, _ = clusters([10] * 12)
+    random = np.random.default_rng(0)
+    proba = random.dirichlet(np.ones(3), 120)
+    at_once = asked(order(proba, X))[:5]
+    left, taken = list(range(120)), []
+    for _person in range(5):
+        scores = order(proba[left], X[left], taken=X[taken])
+        taken.append(left.pop(int(scores.argmin())))
+    assert taken == at_once
+
+
+def test_near_duplicates_of_labelled_tasks_wait_and_what_is_merely_like_them_does_not():
+    random = np.random.default_rng(0)
+    X = random.normal(size=(40, 64))
+    proba = np.column_stack([np.linspace(0.5, 0.9, 40), np.linspace(0.5, 0.1, 40)])
+    copy = X[0] * 1.3 + random.normal(size=64) * 0.05
+    akin = X[1] + random.normal(size=64) * 0.4
+    cosine = akin @ X[1] / np.linalg.norm(akin) / np.linalg.norm(X[1])
+    unit = X / np.linalg.norm(X, axis=1, keepdims=True)
+    assert 0.02 < 1 - cosine < np.quantile(1 - unit @ unit.T, ALIKE)
+    scores = order(proba, X, labelled=[copy, akin])
+    assert scores[0] > margin(proba)[0]
+    assert asked(scores)[0] == 1
+
+
+def test_nothing_taken_or_labelled_changes_nothing():
+    X, _ = clusters([10] * 3)
+    proba = np.random.default_rng(0).dirichlet(np.ones(3), 30)
+    np.testing.assert_array_equal(order(proba, X, taken=X[:0], labelled=[]), order(proba, X))
+
+
+def test_a_task_is_in_the_random_sample_whatever_the_others_are():
+    keys = [f"task {number}" for number in range(5000)]
+    sample = in_random_sample(keys, 0.1)
+    assert 400 < sample.sum() < 600
+    np.testing.assert_array_equal(in_random_sample(keys[100:200], 0.1), sample[100:200])
+    assert not (sample & ~in_random_sample(keys, 0.2)).any()
+    assert (in_random_sample(keys, 0.1, random_state=1) != sample).any()
+    assert not in_random_sample(keys, 0.0).any()
+    assert in_random_sample(keys, 1.0).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    count=st.integers(0, 200),
+    share=st.sampled_from([0.05, 0.1, 0.3, 0.5, 1.0]),
+    labels=st.integers(0, 50),
+)
+def test_so_many_questions_are_of_the_random_sample(seed, count, share, labels):
+    keys = [f"{seed} {number}" for number in range(count)]
+    scores = np.random.default_rng(seed).uniform(0.01, 0.99, count)
+    mixed = explore(scores, keys, share, labels)
+    sample = in_random_sample(keys, share)
+    np.testing.assert_array_equal(mixed[~sample], scores[~sample])
+    assert ((mixed > 0) & (mixed <= 1)).all()
+    turns = sample[asked(mixed)]
+    both = 0 if sample.all() or not sample.any() else min(np.flatnonzero(turns)[-1], np.flatnonzero(~turns)[-1])
+    for place in range(both):
+        number = labels + place
+        assert turns[place] == (np.floor((number + 1) * share + 1e-9) > np.floor(number * share + 1e-9))
+
+
+def test_the_random_sample_is_asked_in_one_order_however_unclear_its_tasks_are():
+    keys = [f"task {number}" for number in range(300)]
+    random = np.random.default_rng(0)
+    answered = []
+    left = list(range(300))
+    for number in range(100):
+        here = [keys[place] for place in left]
+        place = int(explore(random.uniform(0.01, 0.99, len(left)), here, 0.2, number).argmin())
+        answered.append(left.pop(place))
+    asked_of_sample = [place for place in answered if in_random_sample([keys[place]], 0.2)[0]]
+    assert len(asked_of_sample) == 20
+    sample = np.flatnonzero(in_random_sample(keys, 0.2))
+    again = explore(np.linspace(0.1, 0.9, 300), keys, 0.2, 0)
+    assert asked_of_sample == sample[np.argsort(again[sample])][:20].tolist()
+
+
+def test_wrong_shares_and_scores_are_named():
+    with pytest.raises(ValueError, match="share"):
+        in_random_sample(["task"], 1.5)
+    with pytest.raises(ValueError, match="score for each of 1"):
+        explore([0.1, 0.2], ["task"], 0.1, 0)
+    with pytest.raises(ValueError, match="2 features"):
+        order([[0.5, 0.5]], [[1.0, 0.0]], taken=[[1.0]])
 
 
 def test_probabilities_and_features_must_be_of_the_same_tasks():
