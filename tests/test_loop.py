@@ -30,9 +30,9 @@ from backend.projects import Project
 from backend.services import Services
 from backend.up.run import tandem_programs
 from backend.up.servers import Running, free_port
-from backend.update import weights_of
+from backend.update import calibration_of, weights_of
 from backend.versions import Version
-from model.comparison import make_head
+from model.head import StreamingLDA
 from tests import conftest
 from tests.parts import CONFIG, DEMO, make_services
 
@@ -112,16 +112,20 @@ class Loop:
         return float(np.mean(right))
 
     def difference_from_a_head_fitted_at_once(self) -> float:
-        """Return the largest difference of a served probability from a head fitted on Label Studio's export."""
+        """Return the largest difference of a served probability from a head fitted on Label Studio's export.
+
+        Both are calibrated by the study that the served version names.
+        """
         services, project = self.services, self.project
         addresses = [image for _, image in images_of(self)]
         vectors = services.features.cached(project.id, addresses).vectors
         exported = list(self.exported().values())
-        head = make_head(services.settings.head, project.classes)
-        head.partial_fit(np.stack([vectors[image] for image, _ in exported]), [label for _, label in exported])
-        pool = np.stack(list(vectors.values()))
         champion = services.versions.champion(project.id)
         assert champion is not None
+        studied = services.studies.get(project.id, champion.study) if champion.study is not None else None
+        head = calibration_of(studied).apply_to(StreamingLDA().declare(project.classes))
+        head.partial_fit(np.stack([vectors[image] for image, _ in exported]), [label for _, label in exported])
+        pool = np.stack(list(vectors.values()))
         weights = weights_of(services, champion)
         assert weights is not None
         return float(np.abs(weights.predict_proba(pool) - head.weights().predict_proba(pool)).max())
