@@ -27,11 +27,7 @@ TOLERANCE = 1e-9
 """Counts below it are rounding, not samples: weights are added and subtracted as floats."""
 
 UNSEEN = 1.0
-"""Pseudo-labels of a never-labelled class: Laplace's rule of succession."""
-
-EVEN = 10.0
-"""Pseudo-labels of every labelled class in the prior probabilities; few labels say little of how frequent classes are,
-and less where tasks are not asked at random."""
+"""Pseudo-labels of every class in its probability before features are seen: Laplace's rule of succession."""
 
 HEAVY_TAILS = 0.03
 """Part of the classes' mean distance that is added to the temperature; see `_temperature`."""
@@ -519,12 +515,28 @@ def signal_share(counts: Floats, squares: Floats, noise: float | Floats) -> Floa
 def log_prior(counts: Floats) -> Floats:
     """Return the log-probability of each class before its features are seen.
 
+    It lies between 1 / c and the class's share of the labels, nearer to this the more unequal the counts are than those
+    of as many draws from equally frequent classes would be (Fienberg and Holland, Simultaneous Estimation of
+    Multinomial Cell Probabilities, Journal of the American Statistical Association, 1973). So few labels say nothing of
+    how frequent classes are, and many tell rare classes from others.
+
     Parameters
     ----------
     counts : numpy.ndarray of float64, shape (..., c)
         Samples of each class; 0 for one that is not there, which gets none.
+
+    Examples
+    --------
+    >>> np.exp(log_prior(np.array([[1.0, 3.0], [1000.0, 3000.0]]))).round(2)
+    array([[0.5 , 0.5 ],
+           [0.25, 0.75]])
     """
-    pseudo = np.where(counts > 0, counts + EVEN, 0.0)
+    there = counts > 0
+    classes = there.sum(axis=-1, keepdims=True)
+    even = np.where(there, counts.sum(axis=-1, keepdims=True), 0.0) / classes
+    unevenness = np.divide((counts - even) ** 2, even, out=np.zeros_like(even), where=there).sum(axis=-1, keepdims=True)
+    share = 1 - np.minimum((classes - 1) / np.maximum(unevenness, TOLERANCE), 1)
+    pseudo = np.where(there, share * (counts + UNSEEN) + (1 - share) * (even + UNSEEN), 0.0)
     with np.errstate(divide="ignore"):
         return cast(Floats, np.log(pseudo / pseudo.sum(axis=-1, keepdims=True)))
 

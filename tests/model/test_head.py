@@ -181,9 +181,11 @@ def test_class_means_that_only_noise_sets_apart_are_drawn_together():
     np.testing.assert_allclose(signal_share(counts, squares + 10.0, noise), 10.2 / 12.7, atol=0.02)
 
 
-def test_few_labels_of_a_class_say_little_of_how_rare_it_is():
-    np.testing.assert_allclose(np.exp(log_prior(np.array([1.0, 3.0]))), [11 / 24, 13 / 24])
+def test_counts_that_chance_explains_do_not_make_a_class_rare():
+    np.testing.assert_allclose(np.exp(log_prior(np.array([4.0, 9.0, 7.0, 0.0]))), [1 / 3, 1 / 3, 1 / 3, 0])
     np.testing.assert_allclose(np.exp(log_prior(np.array([1000.0, 3000.0, 0.0]))), [0.25, 0.75, 0], atol=0.002)
+    rare = [np.exp(log_prior(np.array([count, 4 * count])))[0] for count in (1.0, 3.0, 10.0, 100.0)]
+    assert rare == sorted(rare, reverse=True)
 
 
 def test_new_classes_may_appear_at_any_time():
