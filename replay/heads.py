@@ -14,6 +14,7 @@ from model.calibration import Calibration, calibrate, leave_one_out, prediction_
 from model.comparison import IncrementalHead
 from model.doubt import Doubt, doubts, look_alikes
 from model.head import StreamingLDA
+from model.neighbours import PoolLessons, learn_from_pool, neighbour_graph
 from model.weights import Floats, Weights
 
 HEADS = ("ours", "mlp", "sgd", "logistic")
@@ -53,13 +54,23 @@ class Head(Protocol):
 
 
 class Ours:
-    """Tandem's own head, calibrated by its labels whenever it is studied."""
+    """Tandem's own head, with what its labels and its pool teach it whenever it is studied.
+
+    Parameters
+    ----------
+    classes : numpy.ndarray of str, shape (k,)
+    pool : numpy.ndarray of float, shape (p, d)
+        Features of the samples that can be asked, labelled or not.
+    """
 
     each_label = True
 
-    def __init__(self, classes: Names) -> None:
+    def __init__(self, classes: Names, pool: Rows) -> None:
         self._head = StreamingLDA().declare(classes)
+        self._graph = neighbour_graph(pool)
+        self._lessons = PoolLessons()
         self._calibration = Calibration()
+        self._weights: Weights | None = None
         self._features: list[Rows] = []
         self._labels: list[str] = []
 
@@ -68,23 +79,29 @@ class Ours:
         self._head.partial_fit(features[np.newaxis], [label])
         self._features.append(features)
         self._labels.append(label)
+        self._weights = None
 
     def study(self) -> None:
-        """Choose shrinkage, temperature and the threshold of prediction sets by leaving the labels out in turn."""
-        self._calibration = calibrate(self._head, np.array(self._features), self._labels)
+        """Calibrate by leaving the labels out in turn; let the pool speak while labels are few."""
+        features = np.array(self._features)
+        self._calibration = calibrate(self._head, features, self._labels)
         self._calibration.apply_to(self._head)
+        self._lessons = learn_from_pool(self._graph, features, self._labels)
+        self._weights = None
 
     def predict_proba(self, X: Rows) -> Floats:  # noqa: N803
         """Return probabilities; equal ones before anything is learned."""
-        return self._head.predict_proba(X)
+        return self.weights().predict_proba(X) if self._labels else self._head.predict_proba(X)
 
     def prediction_sets(self, proba: Floats) -> Sets:
         """Return 90 % prediction sets."""
         return prediction_sets(proba, self._calibration.threshold(COVERAGE))
 
     def weights(self) -> Weights:
-        """Return what serves."""
-        return self._head.weights()
+        """Return what serves, once something was learned."""
+        if self._weights is None:
+            self._weights = self._lessons.weights(self._head)
+        return self._weights
 
     def doubts(self) -> list[Doubt]:
         """Return the learned labels that the others speak against."""
@@ -153,7 +170,7 @@ class Refit:
         return probabilities
 
 
-def make_head(name: str, classes: Names, seed: int) -> Head:
+def make_head(name: str, classes: Names, pool: Rows, seed: int) -> Head:
     """Return a head that has learned nothing.
 
     Parameters
@@ -162,11 +179,13 @@ def make_head(name: str, classes: Names, seed: int) -> Head:
         One of `HEADS`.
     classes : numpy.ndarray of str, shape (k,)
         All classes, sorted.
+    pool : numpy.ndarray of float, shape (p, d)
+        Features of the samples that can be asked.
     seed : int
         Of its first weights, where it has random ones.
     """
     if name == "ours":
-        return Ours(classes)
+        return Ours(classes, pool)
     if name == "logistic":
         return Refit(classes)
     return Incremental(cast("Literal['mlp', 'sgd']", name), classes, seed)

@@ -216,7 +216,7 @@ def _parallel(tasks: list[tuple[Any, ...]], processes: int) -> Iterator[Trace]:
 
 def _trace(job: Job, features: Rows, names: Names, split: _Split, labels: int, asked: Places | None) -> Trace:
     """Let one head learn one sequence of labels: `asked`, or by default what its order says."""
-    head = make_head(job.head, np.unique(names), job.seed)
+    head = make_head(job.head, np.unique(names), features[split.pool], job.seed)
     checkpoints = {*ROWS, *BETWEEN_ROWS, labels}
     between = set(range(STEP, labels, STEP)) if job.head == "ours" else set()
     sequence: Iterable[int]
@@ -310,7 +310,7 @@ def _measure(proba: Floats, sets: Sets | None, columns: Places) -> dict[str, Any
 
 def _doubts(features: Rows, names: Names, asked: Places) -> tuple[Doubt, ...]:
     """Return which of these labels the others speak against."""
-    head = Ours(np.unique(names))
+    head = Ours(np.unique(names), features[asked])
     with threadpool_limits(1):
         for place in asked:
             head.learn(features[place], str(names[place]))

@@ -60,5 +60,6 @@ class Asker:
         probabilities = weights.predict_proba(self._rows[left])
         # Only the least clear are told apart.
         least = np.argsort(margin(probabilities), kind="stable")[: CANDIDATES + 1]
-        scores = order(probabilities[least], self._rows[left[least]])
+        labelled = self._rows[~self._left]
+        scores = order(probabilities[least], self._rows[left[least]], labelled=labelled)
         return int(left[least[scores.argmin()]])
