@@ -28,8 +28,8 @@ ALIKE = 0.1
 Intel scenes instead of 89 %."""
 
 NEAR_DUPLICATE = 0.02
-"""Cosine distance within which two images count as the same. Copies that are 20 % brighter or shifted by 3 % lie there at
-the median; of 2,000 Intel scenes and of 2,000 pieces of Fashion-MNIST, the nearest different ones are 0.05 apart."""
+"""Cosine distance within which two images count as the same. Copies that are 20 % brighter or shifted by 3 % lie there
+at the median; of 2,000 Intel scenes and of 2,000 pieces of Fashion-MNIST, the nearest different ones are 0.05 apart."""
 
 _SAMPLE = 5000
 

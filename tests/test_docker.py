@@ -178,7 +178,7 @@ def test_the_image_has_all_that_the_package_is_made_of() -> None:
         and any(fnmatch(folder.name, pattern) for pattern in packed["packages"]["find"]["include"])
     }
 
-    assert packages == {"backend", "model"}
+    assert packages == {"backend", "model", "replay"}
     modules = {f"{module}.py" for module in packed["py-modules"]}
     assert packages | modules | {"pyproject.toml", project["project"]["readme"]} <= copied
     assert copied == allowed
