@@ -7,12 +7,26 @@ unnoticed.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+from pydantic import SecretStr
+
+from backend.connect import connect
+from backend.label_config import parse_label_config
+from backend.labelstudio import LabelStudio
+from backend.projects import Project
+from backend.services import Services
+from backend.up.run import tandem_programs
+from backend.up.servers import Running, free_port
+from tests import conftest
+from tests.parts import CONFIG, DEMO, make_services
+from tests.test_loop import soon, truth
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
@@ -58,3 +72,103 @@ def page(browser: Browser) -> Iterator[Page]:
     page = context.new_page()
     yield page
     context.close()
+
+
+CLASSES = ("angry", "happy", "sad", "surprise")
+PER_CLASS = 15
+SECRET = "a secret of the tests"
+
+
+@dataclass
+class Desk:
+    """A project that is connected and has all its images known, and everything it needs running.
+
+    Attributes
+    ----------
+    services
+        Tandem's parts in this process, on the same database.
+    client
+        The client of Label Studio, as the user whom `server` names.
+    number
+        Label Studio's id of the project.
+    truth
+        Each task's class.
+    """
+
+    services: Services
+    client: LabelStudio
+    server: conftest.LabelStudio
+    number: int
+    truth: dict[int, str]
+
+    @property
+    def project(self) -> Project:
+        return self.services.projects.named(self.number)
+
+    def annotate(self, task_id: int, label: str | None = None) -> int:
+        """Submit a label by the API, rightly unless told otherwise; return the annotation's id."""
+        config = parse_label_config(CONFIG)
+        return self.client.annotate(task_id, config.result(label or self.truth[task_id]), lead_time=1.5)
+
+    def unlabelled(self) -> list[int]:
+        return [task_id for task_id, _, _ in self.services.ledger.pool(self.project.id)]
+
+    def learned(self) -> bool:
+        """Tell whether the newest version holds all that the ledger does."""
+        newest = self.services.versions.newest(self.project.id)
+        return newest is not None and newest.position == self.services.ledger.position(self.project.id)
+
+    def shown(self) -> bool:
+        """Tell whether Label Studio shows what was learned, for the whole pool."""
+        project = self.project
+        champion = self.services.versions.champion(project.id)
+        number = champion.number if champion else 0
+        return project.shown_version == number and not self.services.ledger.has_unshown_tasks(project.id)
+
+    def log_in(self, page: Page) -> None:
+        """Log in to Label Studio."""
+        page.goto(f"{self.server.url}/user/login/")
+        page.fill("input[name=email]", self.server.username)
+        page.fill("input[name=password]", self.server.password)
+        page.click("button[type=submit]")
+        page.wait_for_url("**/projects**")
+
+
+@pytest.fixture(scope="module")
+def desk(
+    tmp_path_factory: pytest.TempPathFactory,
+    label_studio: conftest.LabelStudio,
+    valkey: str,
+    mlflow_server: Running,
+) -> Iterator[Desk]:
+    """Start Tandem beside Label Studio, with a project of its own of 60 demo images, and wait until it is shown."""
+    folder = tmp_path_factory.mktemp("desk")
+    services = make_services(
+        folder,
+        valkey,
+        label_studio_files=None,
+        label_studio_url=label_studio.url,
+        label_studio_api_key=SecretStr(label_studio.api_key),
+        mlflow_tracking_uri=mlflow_server.server.address,
+        web_port=free_port(),
+        secret=SecretStr(SECRET),
+        show_calm=2.0,
+    )
+    programs = [Running(server, folder / f"{server.name}.log") for server in tandem_programs(services.settings)]
+    client = LabelStudio(label_studio.url, label_studio.api_key)
+    try:
+        for program in programs:
+            program.start()
+        project = client.create_project("At the desk", CONFIG)
+        connect(services.settings, client, project=project.facts.id)
+        paths = [path for name in CLASSES for path in sorted((DEMO / name).glob("*.png"))[:PER_CLASS]]
+        random.Random(0).shuffle(paths)
+        client.upload(project.facts.id, paths)
+        made = Desk(services, client, label_studio, project.facts.id, truth(client, project.facts.id, paths))
+        soon(lambda: made.project.shown and made.shown())
+        yield made
+    finally:
+        for program in programs:
+            program.stop()
+        client.close()
+        services.close()
