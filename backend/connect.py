@@ -5,6 +5,7 @@ Knows what Label Studio must be told and in which order; knows nothing of the le
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from backend.label_config import parse_label_config
@@ -85,7 +86,7 @@ def connect(
     LabelStudioError
         When Label Studio refuses; the message says what to change.
     """
-    url = _public_url(settings)
+    url = public_url(settings)
     state, made = _project(label_studio, project, title, label_config)
     number = state.facts.id
     webhook, is_new = _webhook(settings, label_studio, number, url)
@@ -94,7 +95,7 @@ def connect(
     except LabelStudioError as error:
         if is_new:
             label_studio.delete_webhook(webhook)
-        raise _explained(error, url) from error
+        raise explained(error, url) from error
     state = _settle(label_studio, number)
     notes = tuple(
         f"Label Studio asks the backend {other.title!r} ({other.url}) for predictions, since it was connected earlier: "
@@ -105,7 +106,14 @@ def connect(
     return Connected(state, backend, webhook, _view(label_studio, number), made, notes[:1])
 
 
-def _public_url(settings: Settings) -> str:
+def public_url(settings: Settings) -> str:
+    """Return Tandem's address as Label Studio reaches it.
+
+    Raises
+    ------
+    LabelStudioError
+        When it listens everywhere and nobody said at which address.
+    """
     url = (settings.public_url or settings.web_url).rstrip("/")
     if not settings.public_url and settings.web_host in {"0.0.0.0", "::"}:  # noqa: S104 - refused, not bound
         raise LabelStudioError(
@@ -148,23 +156,38 @@ def _webhook(settings: Settings, label_studio: LabelStudio, number: int, url: st
     It is made before the backend, since Label Studio makes one of its own, without the secret, where there is none.
     """
     address = f"{url}/webhook"
-    secret = settings.secret.get_secret_value()
-    headers = {"Authorization": f"Bearer {secret}"} if secret else {}
-    existing = label_studio.webhooks(number)
-    ours = [webhook for webhook in existing if webhook.url == address]
-    # Who sends the secret elsewhere is an earlier address of ours.
-    moved = [webhook for webhook in existing if secret and webhook.url != address and webhook.headers == headers]
+    headers = webhook_headers(settings)
+    ours, moved = sort_webhooks(label_studio.webhooks(number), url, headers)
     for leftover in ours[1:] + moved:
         label_studio.delete_webhook(leftover)
     if not ours:
         try:
             return label_studio.create_webhook(number, address, headers), True
         except LabelStudioError as error:
-            raise _explained(error, url) from error
+            raise explained(error, url) from error
     kept = ours[0]
-    if kept.headers == headers and kept.is_active and kept.send_payload and kept.send_for_all_actions:
+    if tells_all(kept, headers):
         return kept, False
     return label_studio.update_webhook(kept, headers), False
+
+
+def webhook_headers(settings: Settings) -> dict[str, str]:
+    """Return the headers with which a webhook shows the secret."""
+    secret = settings.secret.get_secret_value()
+    return {"Authorization": f"Bearer {secret}"} if secret else {}
+
+
+def sort_webhooks(
+    webhooks: Sequence[Webhook], url: str, headers: Mapping[str, str]
+) -> tuple[list[Webhook], list[Webhook]]:
+    """Return the webhooks to Tandem at `url`, and those to an earlier address of it: they show the secret too."""
+    ours = [webhook for webhook in webhooks if webhook.url == f"{url}/webhook"]
+    return ours, [webhook for webhook in webhooks if headers and webhook not in ours and webhook.headers == headers]
+
+
+def tells_all(webhook: Webhook, headers: Mapping[str, str]) -> bool:
+    """Tell whether a webhook is sent everything, with the secret."""
+    return webhook.headers == headers and webhook.is_active and webhook.send_payload and webhook.send_for_all_actions
 
 
 def _backend(settings: Settings, label_studio: LabelStudio, number: int, url: str) -> tuple[Backend, list[Backend]]:
@@ -228,7 +251,7 @@ def _view(label_studio: LabelStudio, number: int) -> View:
     return made
 
 
-def _explained(error: LabelStudioError, url: str) -> LabelStudioError:
+def explained(error: LabelStudioError, url: str) -> LabelStudioError:
     """Return the error with what to change, where Label Studio's own words do not say it."""
     if "reserved network address" in error.message:
         detail = error.message.partition("(")[2].partition(")")[0]
