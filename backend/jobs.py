@@ -16,7 +16,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
 
 import redis
 import rq
@@ -41,6 +42,17 @@ FIRST_REST, LONGEST_REST = 1.0, 60.0
 """Seconds until work that failed is tried again: doubled with each failure, up to the longest."""
 CIRCUIT_SECONDS = 1.0
 """Seconds for which an unreachable Redis is not tried again, so that no webhook waits for it twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A worker as Redis knows it: on which queue, where it runs, when it last gave a sign of life (Unix seconds)."""
+
+    queue: str
+    host: str
+    pid: int
+    heard_at: float
+    busy: bool
 
 
 class Busy(Exception):  # noqa: N818 - reads as what it says
@@ -151,6 +163,26 @@ class Jobs:
     def depth(self) -> dict[str, int]:
         """Return how many jobs wait on each queue."""
         return {name: len(queue) for name, queue in self._queues.items()}
+
+    def workers(self) -> list[Seen]:
+        """Return the workers that Redis knows; one that was killed stays for a minute or two after its last sign."""
+        return [
+            Seen(
+                queue=name,
+                host=worker.hostname or "",
+                pid=worker.pid or 0,
+                heard_at=worker.last_heartbeat.timestamp() if worker.last_heartbeat else 0.0,
+                busy=worker.get_state() == "busy",
+            )
+            for name, queue in self._queues.items()
+            for worker in rq.Worker.all(queue=queue, serializer="json")
+        ]
+
+    def failing(self, project_id: int) -> dict[Kind, int]:
+        """Return how often each kind of work on a project has failed since it last went well, where it did."""
+        kinds = get_args(Kind)
+        counts = cast(list[bytes | None], self.redis.mget([_key("failures", kind, project_id) for kind in kinds]))
+        return {kind: int(count) for kind, count in zip(kinds, counts, strict=True) if count}
 
 
 def is_allowed(function: str, arguments: object) -> bool:

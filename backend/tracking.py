@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 ALIAS = "champion"
 VERSION_TAG, PROJECT_TAG = "tandem.version", "tandem.project"
+TRIAL = "tandem-doctor"
+"""Name of the file, in a folder of the same name, that tells whether artifacts can be written."""
 
 
 class Tracking:
@@ -47,6 +49,23 @@ class Tracking:
         from mlflow import MlflowClient
 
         return MlflowClient(self.uri)
+
+    def artifacts(self) -> str:
+        """Ask MLflow where it keeps the files of its newest experiment; also tells whether MLflow answers."""
+        newest = self.client.search_experiments(max_results=1)
+        return str(newest[0].artifact_location) if newest else ""
+
+    def try_artifacts(self, location: str) -> None:
+        """Put a small file at a location of artifacts, and take it away again; raises where that is refused."""
+        os.environ.update(self._environment)
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        repository = get_artifact_repository(location, tracking_uri=self.uri)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / TRIAL
+            file.write_text("Tandem looks whether artifacts can be written; this file may be deleted.\n")
+            repository.log_artifact(str(file), TRIAL)
+        repository.delete_artifacts(TRIAL)
 
     def log_version(
         self,
