@@ -22,11 +22,14 @@ import sqlalchemy as sa
 from anyio import CapacityLimiter, to_thread
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from backend import pages
 from backend.database import reading
 from backend.events import BadEvent, Event, TasksTold, TrainingAsked, parse_predict, parse_setup, parse_webhook
 from backend.jobs import Kind
 from backend.ledger import Told
+from backend.pages import site
 from backend.predict import Champions, heard_of, predict
 from backend.projects import UnknownProject
 from backend.services import Services
@@ -54,7 +57,13 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
         The parts to work with; made from the settings unless given.
     """
     services = services or Services(settings)
-    app = FastAPI(title="Tandem", version="0.1.0", lifespan=_lifespan)
+    app = FastAPI(
+        title="Tandem",
+        version="0.1.0",
+        description="What Tandem knows and does, as JSON: the same as on its pages at /ui/.",
+        lifespan=_lifespan,
+        openapi_url=None,
+    )
     app.state.services = services
     app.state.champions = Champions()
     # One thread writes the ledger: SQLite has one writer anyway, and waiting for one's turn beats trying again.
@@ -70,6 +79,8 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     app.add_api_route("/webhook", webhook, methods=["POST"], dependencies=protected)
     app.add_api_route("/versions", versions, methods=["GET"], dependencies=protected)
     app.add_api_route("/projects/{label_studio_id}/review", review, methods=["GET"], dependencies=protected)
+    app.include_router(pages.router, dependencies=protected)
+    app.add_exception_handler(StarletteHTTPException, site.tell_error)
     app.add_exception_handler(BadEvent, _bad_event)
     return app
 

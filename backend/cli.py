@@ -10,6 +10,9 @@ import typer
 
 from backend.settings import Settings, get_settings
 
+GRACE_SECONDS = 5
+"""Seconds that open requests have when the web process is asked to stop: pages hold one open for what is live."""
+
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 
@@ -73,7 +76,14 @@ def web() -> None:
     from backend.app import create_app
 
     settings = get_settings()
-    uvicorn.run(create_app(settings), host=settings.web_host, port=settings.web_port, log_config=None, access_log=False)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.web_host,
+        port=settings.web_port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
 
 
 @app.command()

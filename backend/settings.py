@@ -28,6 +28,9 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("TANDEM_LABEL_STUDIO_URL", "LABEL_STUDIO_URL"),
         description="Address of the Label Studio that Tandem serves, as this machine reaches it.",
     )
+    label_studio_public_url: str = Field(
+        "", description="Address of Label Studio as people's browsers reach it; empty: the same."
+    )
     label_studio_api_key: SecretStr = Field(
         SecretStr(""),
         validation_alias=AliasChoices("TANDEM_LABEL_STUDIO_API_KEY", "LABEL_STUDIO_API_KEY"),
@@ -121,6 +124,11 @@ class Settings(BaseSettings):
     def web_url(self) -> str:
         """Address of the web process on this machine."""
         return f"http://{self.web_host}:{self.web_port}"
+
+    @property
+    def label_studio_for_people(self) -> str:
+        """Address of Label Studio in links, without a slash at the end."""
+        return (self.label_studio_public_url or self.label_studio_url).rstrip("/")
 
     @property
     def database(self) -> str:

@@ -14,6 +14,8 @@ FLOORS = [
     {"projects", "ledger", "features", "outcomes", "versions", "studies"},
     {"services"},
     {"learner", "predict", "update", "study", "log", "show", "reconcile", "connect"},
+    {"insight"},
+    {"pages"},
     {"app", "worker", "up"},
     {"cli"},
 ]

@@ -1,0 +1,11 @@
+"""The pages for who reviews and who runs it, and the same as JSON: one file per page, with both kinds of routes."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from backend.pages import site
+
+router = APIRouter()
+for page in (site,):
+    router.include_router(page.router)
