@@ -67,6 +67,7 @@ images = sa.Table(
     sa.Column("temporary", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("tried_at", sa.Float),
+    sa.Index("ix_images_content_hash", "project_id", "content_hash"),
 )
 
 features = sa.Table(
@@ -163,6 +164,32 @@ studies = sa.Table(
     sa.Column("novelty", sa.LargeBinary, comment="What tells novel images; null: nothing to go by, or pruned"),
     sa.Column("reliability", sa.JSON, nullable=False, comment="How much each person's label counts"),
     sa.Column("findings", sa.JSON, comment="What people read of it; null: a newer study stands"),
+    sa.Column("trust", sa.Float, nullable=False, comment="How far unlabelled images are believed, from 0 to 1"),
+    sa.Column("pool", sa.LargeBinary, comment="What unlabelled images teach; null: nothing"),
+)
+
+scores = sa.Table(
+    "scores",
+    metadata,
+    sa.Column("project_id", sa.Integer, sa.ForeignKey("projects.id"), primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False, comment="Version that scored; 0 is the cold start"),
+    sa.Column("made_at", sa.Float, nullable=False, comment="Unix seconds"),
+    sa.Column("classes", sa.JSON, nullable=False, comment="Those that the version knows"),
+    sa.Column("pool", sa.LargeBinary, nullable=False, comment="Arrays, in the order in which tasks are asked"),
+    sa.Column("study", sa.Integer, comment="Study that told the novelty; null: none yet"),
+    sa.Column("novelty", sa.LargeBinary, comment="Arrays: tasks by id, and how novel each is"),
+)
+
+pins = sa.Table(
+    "pins",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("project_id", sa.Integer, sa.ForeignKey("projects.id"), nullable=False),
+    sa.Column("version", sa.Integer, comment="Version that serves from here on; null: the newest again"),
+    sa.Column("who", sa.Text, comment="Name of the person; null: Tandem itself, or nobody was asked for a name"),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("pinned_at", sa.Float, nullable=False, comment="Unix seconds"),
+    sa.Index("ix_pins_project", "project_id", "id"),
 )
 
 

@@ -16,11 +16,15 @@ import numpy as np
 
 from backend.features import Found, Vector
 from backend.ledger import Answer, Changes, Label
+from backend.pool_lessons import pool_lessons
 from backend.projects import Project
 from backend.services import Services
+from backend.studies import Study
+from model.calibration import Calibration
 from model.comparison import IncrementalHead, make_head
 from model.head import StreamingLDA
 from model.multilabel import MultilabelLDA
+from model.neighbours import PoolLessons
 from model.people import MISTAKEN, TRUSTED, weighted_shares
 from model.weights import Weights
 
@@ -62,7 +66,8 @@ class Learner:
     `position` is how far the ledger was followed; `answers` are the labels in force by task and annotation, and
     `lessons` what was made of them, by task; `pictures` count the content hashes of the lessons; `waiting` are labels
     in force whose image could not be read so far; `reliability` is how probably each person is right, where
-    that counts, else empty; `weights` are those of version `number`, the last that was committed here.
+    that counts, else empty; `weights` are those of version `number`, the last that was committed here; `from_pool` is
+    what the unlabelled images of study `studied` teach.
     """
 
     kind: HeadKind
@@ -77,6 +82,8 @@ class Learner:
     reliability: Mapping[int, float] = field(default_factory=dict)
     number: int = 0
     weights: Weights | None = None
+    studied: int = 0
+    from_pool: PoolLessons = field(default_factory=PoolLessons)
     _task_of: dict[int, int] = field(default_factory=dict)
 
     def prepare(
@@ -131,6 +138,19 @@ class Learner:
         self.pictures.subtract(lesson.digest for lesson in gone)
         self.pictures = +self.pictures
         self.pictures.update(lesson.digest for lesson in come)
+
+    def solve(self, services: Services, study: Study | None) -> Weights | None:
+        """Return what serves, as a study calibrated it and with what the pool taught then; None before any label."""
+        if not self.lessons:
+            return None
+        if not isinstance(self.head, StreamingLDA):
+            return self.head.weights()
+        calibration_of(study).apply_to(self.head)
+        number = study.number if study else 0
+        if self.studied != number:
+            self.from_pool = pool_lessons(services, study, self.classes, self.encoder_id)
+            self.studied = number
+        return self.from_pool.weights(self.head)
 
     def _shares(self, labels: Iterable[Label], reliability: Mapping[int, float]) -> tuple[tuple[Answer, float], ...]:
         several = self.kind == "multilabel_lda"
@@ -212,6 +232,11 @@ def new_learner(kind: HeadKind, classes: Iterable[str], encoder_id: str) -> Lear
     """Return a learner that was taught nothing."""
     known = tuple(classes)
     return Learner(kind, _new_head(kind, known), known, encoder_id)
+
+
+def calibration_of(study: Study | None) -> Calibration:
+    """Return what a study found to serve the head with; what is known beforehand, without one."""
+    return Calibration.from_dict(study.calibration) if study and study.calibration else Calibration()
 
 
 def _new_head(kind: HeadKind, classes: tuple[str, ...]) -> Head:

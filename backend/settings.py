@@ -80,6 +80,13 @@ class Settings(BaseSettings):
         "streaming_lda", description="The learner on top of the features; mlp and sgd are there for comparison."
     )
 
+    random_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of the questions that are drawn at random instead of asked for being unclear: only these "
+        "tell without bias how often predictions are right.",
+    )
     weigh_people: bool = Field(
         False, description="Whether, where people disagree, the label of who agrees with others more often counts more."
     )

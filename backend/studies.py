@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from backend.database import reading, studies, writing
 
-LIGHT = [column for column in studies.c if column.name != "novelty"]
+LIGHT = [column for column in studies.c if column.name not in ("novelty", "pool")]
 KEPT = 100
 """Newest studies whose novelty stays: a version made with an older one tells of no image that it is novel."""
 
@@ -24,7 +24,7 @@ class Study:
 
     `calibration` is what the head is served with, None while there is nothing to go by; `reliability` is how much the
     label of each person counts, by the id of the user; `findings` is what people read of it, None once a newer study
-    stands.
+    stands; `trust` is how far the classes that labels lend to unlabelled images are believed, from 0 to 1.
     """
 
     project_id: int
@@ -36,6 +36,7 @@ class Study:
     calibration: dict[str, Any] | None
     reliability: dict[str, float]
     findings: dict[str, Any] | None
+    trust: float
 
 
 class Studies:
@@ -44,15 +45,15 @@ class Studies:
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
 
-    def add(self, study: Study, novelty: bytes | None = None) -> None:
-        """Write a study down, with what tells novel images; the findings of older ones are dropped."""
+    def add(self, study: Study, novelty: bytes | None = None, pool: bytes | None = None) -> None:
+        """Write a study down, with what tells novel images and what the pool teaches; older findings are dropped."""
         values = {column.name: getattr(study, column.name) for column in LIGHT}
         pruned = (studies.c.project_id == study.project_id, studies.c.number == study.number - KEPT)
         older = (studies.c.project_id == study.project_id, studies.c.findings.is_not(None))
         with writing(self.engine) as connection:
             connection.execute(studies.update().where(*older).values(findings=sa.null()))
             connection.execute(studies.update().where(*pruned).values(novelty=None))
-            connection.execute(studies.insert().values(novelty=novelty, **values))
+            connection.execute(studies.insert().values(novelty=novelty, pool=pool, **values))
 
     def newest(self, project_id: int) -> Study | None:
         """Return the newest study of a project, or None before the first."""
@@ -70,6 +71,13 @@ class Studies:
 
     def novelty(self, project_id: int, number: int) -> bytes | None:
         """Return what tells novel images, or None when there was nothing to go by or it was pruned."""
-        query = sa.select(studies.c.novelty).where(studies.c.project_id == project_id, studies.c.number == number)
+        return self._stored(studies.c.novelty, project_id, number)
+
+    def pool(self, project_id: int, number: int) -> bytes | None:
+        """Return what unlabelled images teach, or None when that is nothing."""
+        return self._stored(studies.c.pool, project_id, number)
+
+    def _stored(self, column: sa.Column[bytes], project_id: int, number: int) -> bytes | None:
+        query = sa.select(column).where(studies.c.project_id == project_id, studies.c.number == number)
         with reading(self.engine) as connection:
             return connection.scalar(query)

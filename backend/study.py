@@ -9,26 +9,23 @@ head is served with from then on makes a new version when it is another by more 
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from backend import findings
 from backend.learner import Learner, Learners, samples
-from backend.ledger import Label
+from backend.pool_lessons import to_bytes
 from backend.services import Services
 from backend.studies import Study
 from backend.update import is_news, reliability
 from backend.versions import Version
 from model.calibration import Calibration, calibrate, leave_one_out
 from model.doubt import doubts, look_alikes
-from model.evaluation import score_by_domain
 from model.head import StreamingLDA
-from model.people import Consensus, consensus
-from model.shift import Alarm, drifting_features, rising_errors
+from model.neighbours import learn_from_pool, neighbour_graph
 from model.uncertainty import NOVEL, Novelty, fit_novelty, regions
 
 log = logging.getLogger(__name__)
@@ -39,8 +36,6 @@ SHARE_OF_TIME = 0.1
 """Part of the time that may be spent on studies while labels keep coming."""
 DRAWN, LISTED = 2000, 100
 """Images without a label that are drawn to tell what is novel, and how many novel tasks, or doubts, are listed."""
-RECENT = 300
-"""Newest images without a label that are compared with the labelled ones."""
 
 
 def study(services: Services, learners: Learners, project_id: int) -> Study | None:
@@ -70,8 +65,8 @@ def study(services: Services, learners: Learners, project_id: int) -> Study | No
             # Half of a fold may be in the head.
             learners.drop(project_id)
             raise
-        people = _people(learner)
-        judged = _judge(services, project_id, learner)
+        people = findings.people(learner)
+        judged = _judge(services, project_id, learner, last)
         found = Study(
             project_id=project_id,
             number=last.number + 1 if last else 1,
@@ -82,14 +77,18 @@ def study(services: Services, learners: Learners, project_id: int) -> Study | No
             calibration=judged.calibration.to_dict() if judged else None,
             reliability={str(person): each.reliability for person, each in people.people.items()},
             findings={
-                "people": _told(people),
-                "shift": [asdict(alarm) for alarm in _alarms(services, project_id, learner)],
-                "domains": _domains(services, project_id),
+                "people": findings.told_of(people),
+                "shift": [asdict(alarm) for alarm in findings.alarms(services, project_id, learner)],
+                "domains": findings.domains(services, project_id),
                 "novel": judged.novel if judged else [],
                 "doubts": judged.doubts if judged else [],
+                "sample": judged.sample if judged else None,
+                "forecast": judged.forecast if judged else None,
+                "forgetting": findings.forgotten(services, project_id, learner),
             },
+            trust=judged.trust if judged else 0.0,
         )
-        services.studies.add(found, judged.novelty.to_bytes() if judged else None)
+        services.studies.add(found, *((judged.novelty.to_bytes(), judged.pool) if judged else ()))
     newest = services.versions.newest(project_id)
     if newest is not None and is_news(services, newest, found):
         services.jobs.ask("update", project_id)
@@ -109,16 +108,21 @@ def is_due(version: Version | None, last: Study | None) -> bool:
 class _Judged:
     """What leaving each label out told.
 
-    `novel` are tasks without a label whose images look foreign, `doubts` labels that the others speak against.
+    `novel` are tasks without a label whose images look foreign, `doubts` labels that the others speak against; `sample`
+    and `forecast` are for people; `pool` is what the unlabelled images teach, and `trust` how far it is believed.
     """
 
     calibration: Calibration
     novelty: Novelty
     novel: list[dict[str, Any]]
     doubts: list[dict[str, Any]]
+    sample: dict[str, Any] | None
+    forecast: dict[str, Any] | None
+    trust: float
+    pool: bytes | None
 
 
-def _judge(services: Services, project_id: int, learner: Learner) -> _Judged | None:
+def _judge(services: Services, project_id: int, learner: Learner, last: Study | None) -> _Judged | None:
     """Leave each label out; None before there is one, or where the head can't do without it."""
     if not learner.lessons or not isinstance(learner.head, StreamingLDA):
         return None
@@ -143,79 +147,44 @@ def _judge(services: Services, project_id: int, learner: Learner) -> _Judged | N
     tasks = {address: task for task, address, _ in services.ledger.pool(project_id) if address is not None}
     addresses = sorted(tasks)
     drawn = np.random.default_rng(0).permutation(len(addresses))[:DRAWN]
-    pool = services.features.cached(project_id, [addresses[place] for place in drawn]).vectors
-    unlabelled = np.array(list(pool.values()), dtype=np.float32).reshape(len(pool), features.shape[1])
+    pool = services.features.cached(project_id, [addresses[place] for place in drawn])
+    unlabelled = np.array(list(pool.vectors.values()), dtype=np.float32).reshape(len(pool.vectors), features.shape[1])
     everything = np.concatenate([features[first], unlabelled])
-    likely = learner.head.weights().predict_proba(unlabelled) if len(pool) else np.zeros((0, left_out.shape[1]))
+    likely = learner.head.weights().predict_proba(unlabelled) if len(unlabelled) else left_out[:0]
     where = regions(everything, len(learner.classes))
     novelty = fit_novelty(features[first], np.array(labels)[first], where, left_out[first], likely)
-    scores = novelty.score(unlabelled).tolist() if len(pool) else []
-    foreign = sorted(((score, tasks[address]) for score, address in zip(scores, pool, strict=True)), reverse=True)
-    novel = [{"task": task, "novelty": score} for score, task in foreign[:LISTED] if score >= NOVEL]
-    return _Judged(calibration, novelty, novel, doubted)
-
-
-def _alarms(services: Services, project_id: int, learner: Learner) -> list[Alarm]:
-    """Return what has shifted: predictions that err more than they admit, new images unlike all labelled ones."""
-    outcomes = [outcome for outcome, _ in services.outcomes.all(project_id)]
-    errors = rising_errors(
-        [outcome.confidence for outcome in outcomes], [outcome.predicted == outcome.label for outcome in outcomes]
+    scores = novelty.score(unlabelled).tolist() if len(unlabelled) else []
+    foreign = sorted(
+        ((score, tasks[address]) for score, address in zip(scores, pool.vectors, strict=True)), reverse=True
     )
-    newest = [address for _, address, _ in services.ledger.pool(project_id)[-RECENT:] if address is not None]
-    recent = services.features.cached(project_id, newest).vectors
-    labelled = services.features.by_hash(list(learner.pictures))
-    drift = None
-    if recent and labelled:
-        drift = drifting_features(
-            np.stack(list(labelled.values())), np.stack([recent[address] for address in newest if address in recent])
-        )
-    return [alarm for alarm in (errors, drift) if alarm is not None]
+    novel = [
+        {"task": task, "novelty": score} for score, task in sorted(foreign, reverse=True)[:LISTED] if score >= NOVEL
+    ]
 
-
-def _domains(services: Services, project_id: int) -> dict[str, Any]:
-    """Return how good predictions were in each domain, if a field of the tasks names it."""
-    name = services.settings.domain_field
-    told = [(outcome, fields[name]) for outcome, fields in services.outcomes.all(project_id) if name in fields]
-    scores = score_by_domain(
-        [str(domain) for _, domain in told],
-        [outcome.probability for outcome, _ in told],
-        [outcome.predicted == outcome.label for outcome, _ in told],
+    lent = learn_from_pool(neighbour_graph(everything), features, labels, weights)
+    digests = [pictures[place] for place in first] + [pool.hashes[address] for address in pool.vectors]
+    ids, chief = _chief_answers(learner)
+    right = learner.head.classes_[left_out[chief].argmax(axis=1)] == np.array(labels)[chief]
+    before = last.findings if last and last.findings else {}
+    return _Judged(
+        calibration,
+        novelty,
+        novel,
+        doubted,
+        findings.sample(services, ids, right),
+        findings.outlook(
+            services, ids, features[chief], [str(labels[at]) for at in chief], learner.head, before.get("forecast")
+        ),
+        lent.trust,
+        to_bytes(lent, digests),
     )
-    return {domain: asdict(score) for domain, score in scores.items()}
 
 
-def _people(learner: Learner) -> Consensus[int, int]:
-    """Compare the people who labelled the same tasks, each by the newest label they gave to a task."""
-    answers: dict[tuple[int, int], Label] = {}
-    for task, labels in learner.answers.items():
-        for label in labels.values():
-            if label.completed_by is not None:
-                answers[task, label.completed_by] = label
-    told = [(task, person, " + ".join(label.names)) for (task, person), label in answers.items()]
-    classes = sorted(Counter(answer for _, _, answer in told).keys() | set(learner.classes))
-    return consensus(told, classes)
-
-
-def _told(people: Consensus[int, int]) -> dict[str, Any]:
-    """Return what is known of people as JSON can hold it."""
-    return {
-        "alpha": _number(people.alpha),
-        "classes": list(people.classes),
-        "annotators": [
-            {
-                "id": person,
-                "labels": known.labels,
-                "shared": known.shared,
-                "agreement": _number(known.agreement),
-                "interval": list(known.interval),
-                "confusion": known.confusion.round(3).tolist(),
-                "reliability": known.reliability,
-            }
-            for person, known in people.people.items()
-        ],
-    }
-
-
-def _number(value: float) -> float | None:
-    """Return a number as JSON can hold it: none for one that isn't."""
-    return value if math.isfinite(value) else None
+def _chief_answers(learner: Learner) -> tuple[list[int], list[int]]:
+    """Return the labelled tasks, and where among all their shares each one's largest stands."""
+    chief, start = [], 0
+    for lesson in learner.lessons.values():
+        shares = [share for _, share in lesson.shares]
+        chief.append(start + int(np.argmax(shares)))
+        start += len(shares)
+    return list(learner.lessons), chief

@@ -1,7 +1,7 @@
 """Learn: what the ledger holds becomes a new version.
 
-What came is first measured: what did the version that served say of each picture, before it learned its label? Then it
-is folded into the head, and the head is frozen, with the calibration of the newest study, as the next version.
+What came is first measured: what did the newest version say of each picture, before it learned its label? Then it is
+folded into the head, and the head is frozen, with the calibration of the newest study, as the next version.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any, cast
 import numpy as np
 
 from backend.features import Vector
-from backend.learner import HeadKind, Learner, Learners, Preparation, new_learner
+from backend.learner import HeadKind, Learner, Learners, Preparation, calibration_of, new_learner
 from backend.ledger import Changes, Label
 from backend.outcomes import Outcome
+from backend.rollback import release_if_unfit
 from backend.services import Services
 from backend.studies import Study
 from backend.versions import Version, VersionTaken
-from model.calibration import AdaptiveCoverage, Calibration, prediction_sets
+from model.calibration import AdaptiveCoverage, prediction_sets
 from model.evaluation import Prequential
-from model.head import StreamingLDA
 from model.multilabel import agreement
 from model.weights import Weights
 
@@ -38,7 +38,7 @@ COVERAGE = 0.9
 LIKELY = 0.5
 """Probability from which a class is chosen where several can be."""
 LITTLE = 0.1
-"""Change of a calibration (of the temperature's logarithm, of a probability) that is not worth a version by itself."""
+"""Change (of the temperature's logarithm, of a probability, of trust in the pool) not worth a version by itself."""
 
 
 def update(services: Services, learners: Learners, project_id: int) -> Version | None:
@@ -79,21 +79,7 @@ def weights_of(services: Services, version: Version) -> Weights | None:
     changes = Changes(version.position, labels, frozenset(labels), config_changed=False)
     study = services.studies.get(version.project_id, version.study) if version.study is not None else None
     learner.fold(services, learner.prepare(services, version.project_id, changes, reliability(services, study)))
-    return solve(learner, study)
-
-
-def solve(learner: Learner, study: Study | None) -> Weights | None:
-    """Return what serves of a learner's head, calibrated by a study; None when nothing was learned."""
-    if not learner.lessons:
-        return None
-    if isinstance(learner.head, StreamingLDA):
-        calibration_of(study).apply_to(learner.head)
-    return learner.head.weights()
-
-
-def calibration_of(study: Study | None) -> Calibration:
-    """Return what a study found to serve the head with; what is known beforehand, without one."""
-    return Calibration.from_dict(study.calibration) if study and study.calibration else Calibration()
+    return learner.solve(services, study)
 
 
 def reliability(services: Services, study: Study | None) -> dict[int, float]:
@@ -126,7 +112,7 @@ def _learn_once(services: Services, learners: Learners, project_id: int) -> Vers
         if same and not is_news(services, parent, study):
             return None
     with stopwatch("solve"):
-        learner.weights = solve(learner, study)
+        learner.weights = learner.solve(services, study)
         data = learner.weights.to_bytes() if learner.weights else b""
     prequential = Prequential.from_dict(parent.metrics["prequential"]) if parent else Prequential()
     coverage = _coverage(parent)
@@ -152,6 +138,7 @@ def _learn_once(services: Services, learners: Learners, project_id: int) -> Vers
         },
         study=study.number if study else None,
     )
+    release_if_unfit(services, project, version)
     services.versions.commit(version, data, outcomes)
     learner.number = version.number
     log.info("Project %d: %s has learned %d tasks", project_id, version.name, len(learner.lessons))
@@ -168,6 +155,7 @@ def is_news(services: Services, version: Version, study: Study | None) -> bool:
         old.shrinkage != new.shrinkage
         or abs(math.log(new.heat / old.heat)) > LITTLE
         or abs(new.threshold(COVERAGE) - old.threshold(COVERAGE)) > LITTLE
+        or abs(study.trust - (before.trust if before else 0.0)) > LITTLE
         or reliability(services, before) != reliability(services, study)
     )
 

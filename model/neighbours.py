@@ -17,7 +17,7 @@ import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
 from model.head import StreamingLDA
-from model.weights import LinearWeights, as_features
+from model.weights import Floats, LinearWeights, as_features
 
 NEIGHBOURS = 20
 """Nearest neighbours of each image. More reach farther, fewer share a class more often."""
@@ -53,11 +53,14 @@ class NeighbourGraph:
     ----------
     features : numpy.ndarray of float32, shape (n, d)
         In random order, so that any number of the first are a sample too.
+    places : numpy.ndarray of int, shape (n,)
+        Which of the images given each is.
     links : scipy.sparse.csr_array of float32, shape (n, n)
         How alike two neighbours are, divided by the root of how alike each is to all its neighbours.
     """
 
     features: Singles
+    places: NDArray[np.intp]
     links: Any
 
     def near(self, X: ArrayLike) -> Any:  # noqa: N803
@@ -85,13 +88,22 @@ class PoolLessons:
 
     Attributes
     ----------
+    places : numpy.ndarray of int, shape (t,)
+        Images of the pool that it teaches, as places in what the graph was made of.
+    labels : numpy.ndarray, shape (t,)
+        The class that reached each.
+    sample_weight : numpy.ndarray of float64, shape (t,)
+        How much each counts.
     head : StreamingLDA
-        It has learned images of the pool with the classes that reached them.
+        It has learned them.
     trust : float
         How far neighbours can be trusted to share their class, from 0 to 1: Cohen's kappa of finding the class of a
         label from the other labels alone, as if five had been tried before and three found.
     """
 
+    places: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, dtype=np.intp))
+    labels: NDArray[Any] = field(default_factory=lambda: np.zeros(0, dtype=str))
+    sample_weight: Floats = field(default_factory=lambda: np.zeros(0))
     head: StreamingLDA = field(default_factory=StreamingLDA)
     trust: float = 0.0
 
@@ -153,13 +165,13 @@ def neighbour_graph(X: ArrayLike, random_state: int = 0) -> NeighbourGraph:  # n
     features = _singles(rows[drawn], None)
     count = min(NEIGHBOURS, len(features) - 1)
     if count < 1:
-        return NeighbourGraph(features, scipy.sparse.csr_array((len(features),) * 2, dtype=np.float32))
+        return NeighbourGraph(features, drawn, scipy.sparse.csr_array((len(features),) * 2, dtype=np.float32))
     unit = _unit_rows(features)
     links = _sparse(*_nearest(unit, unit, count, skip_itself=True), len(features))
     links = links.maximum(links.T)
     degrees = np.asarray(links.sum(axis=1)).ravel()
     scale = scipy.sparse.diags_array(1 / np.sqrt(np.maximum(degrees, 1e-12)), dtype=np.float32)
-    return NeighbourGraph(features, scipy.sparse.csr_array(scale @ links @ scale))
+    return NeighbourGraph(features, drawn, scipy.sparse.csr_array(scale @ links @ scale))
 
 
 def learn_from_pool(
@@ -212,9 +224,10 @@ def learn_from_pool(
     reach = graph.spread(near.T @ shares)
     likely = _likeliness(reach[:TAUGHT], reach.sum(axis=0), shares.sum(axis=0))
     ranked = np.sort(likely, axis=1)
-    lead = (ranked[:, -1] - ranked[:, -2]) * (POOL_WEIGHT / len(likely))
-    head = StreamingLDA().partial_fit(graph.features[:TAUGHT], classes[likely.argmax(axis=1)], sample_weight=lead)
-    return PoolLessons(head, _trust(graph, near, shares, reach))
+    lead = (ranked[:, -1] - ranked[:, -2]).astype(np.float64) * (POOL_WEIGHT / len(likely))
+    reached = classes[likely.argmax(axis=1)]
+    head = StreamingLDA().partial_fit(graph.features[:TAUGHT], reached, sample_weight=lead)
+    return PoolLessons(graph.places[:TAUGHT], reached, lead, head, _trust(graph, near, shares, reach))
 
 
 def _trust(graph: NeighbourGraph, near: Any, shares: Singles, reach: Singles) -> float:

@@ -11,9 +11,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FLOORS = [
     {"settings"},
     {"database", "labelstudio", "label_config", "events", "images", "jobs", "tracking"},
-    {"projects", "ledger", "features", "outcomes", "versions", "studies"},
+    {"projects", "ledger", "features", "outcomes", "scores", "versions", "studies"},
     {"services"},
-    {"learner", "predict", "update", "study", "log", "show", "reconcile", "connect"},
+    {"pool_lessons", "findings", "learner", "predict", "update", "study", "log", "show", "reconcile", "connect", "rollback", "teach", "doctor"},
     {"insight"},
     {"pages"},
     {"app", "worker", "up"},
@@ -21,7 +21,7 @@ FLOORS = [
 ]
 SOURCES_IN_ORDER = ["label_config", "events", "labelstudio", "images"]
 """Sources that may know each other, the later the earlier."""
-ACTS_IN_ORDER = ["learner", "update", "study", "log", "predict", "show"]
+ACTS_IN_ORDER = ["rollback", "pool_lessons", "learner", "findings", "update", "study", "log", "predict", "show"]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 
 

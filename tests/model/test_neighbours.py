@@ -1,11 +1,12 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from model import neighbours
 from model.head import StreamingLDA
-from model.neighbours import PoolLessons, learn_from_pool, neighbour_graph
+from model.neighbours import learn_from_pool, neighbour_graph
 
 
 def blobs(names=("cat", "dog"), count=300, dim=5, seed=0):
@@ -70,16 +71,23 @@ def test_with_lessons_not_trusted_the_head_serves_alone():
     X, y = blobs()
     head = StreamingLDA().partial_fit(X[::29], y[::29])
     lessons = learn_from_pool(neighbour_graph(X), X[::29], y[::29])
-    assert PoolLessons(lessons.head, 0.0).weights(head) is head.weights()
+    assert replace(lessons, trust=0.0).weights(head) is head.weights()
 
 
 def test_the_weights_are_the_geometric_mean_of_both_heads():
     X, y = blobs()
     head = StreamingLDA().partial_fit(X[::29], y[::29])
-    lessons = PoolLessons(learn_from_pool(neighbour_graph(X), X[::29], y[::29]).head, 1.0)
+    lessons = replace(learn_from_pool(neighbour_graph(X), X[::29], y[::29]), trust=1.0)
     mean = np.sqrt(head.predict_proba(X) * copy.deepcopy(head).merge(lessons.head).predict_proba(X))
     mean /= mean.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(lessons.weights(head).predict_proba(X), mean, rtol=1e-9)
+
+
+def test_lessons_name_the_images_they_teach_so_that_they_can_be_learned_again():
+    X, y = blobs()
+    lessons = learn_from_pool(neighbour_graph(X, random_state=3), X[::29], y[::29])
+    again = StreamingLDA().partial_fit(X[lessons.places], lessons.labels, sample_weight=lessons.sample_weight)
+    np.testing.assert_allclose(again.predict_proba(X), lessons.head.predict_proba(X))
 
 
 def test_lessons_change_neither_the_head_nor_what_never_labelled_classes_are_given():

@@ -61,6 +61,8 @@ def upgrade() -> None:
         ),
         sa.Column("reliability", sa.JSON(), nullable=False, comment="How much each person's label counts"),
         sa.Column("findings", sa.JSON(), nullable=True, comment="What people read of it; null: a newer study stands"),
+        sa.Column("trust", sa.Float(), nullable=False, comment="How far unlabelled images are believed, from 0 to 1"),
+        sa.Column("pool", sa.LargeBinary(), nullable=True, comment="What unlabelled images teach; null: nothing"),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"]),
         sa.PrimaryKeyConstraint("project_id", "number", name=op.f("pk_studies")),
     )
