@@ -1,4 +1,8 @@
-"""Log: every version that MLflow has not seen becomes one run and one registered model version, in order, once."""
+"""Log: every version that MLflow has not seen becomes one run and one registered model version, in order, once.
+
+The alias ``champion`` follows what serves, also when somebody rolls back; where MLflow is away just then, it follows
+with the next version.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +46,7 @@ def log(services: Services, project_id: int) -> int:
                 look_first=version.logging_since is not None,
             )
             services.versions.note_logged(version, run_id)
-        if waiting:
-            _crown(services, project)
+        _crown(services, project)
     if len(waiting) == AT_A_TIME:
         services.jobs.ask("log", project_id)
     return len(waiting)

@@ -1,7 +1,10 @@
-"""Outcomes: what the served version said of an image before it learned the label that a person gave.
+"""Outcomes: what the newest version said of an image before it learned the label that a person gave.
 
 Each first label of a picture is measured once, so together they tell, without holding any image back, how good the
-predictions were when they were shown.
+predictions of the newest version were. That is the one that serves, unless somebody rolled back: then these are not
+the predictions that people saw, but they tell whether it is time to let the newest serve again, and they keep the
+head's calibration to what the head does. What the version rolled back to is worth on those labels, `insight.history`
+works out when it is asked.
 """
 
 from __future__ import annotations

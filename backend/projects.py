@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from backend.database import projects, reading, upsert, writing
+from backend.database import pins, projects, reading, upsert, writing
 from backend.label_config import LabelConfig, UnusableConfig, parse_label_config
 
 
@@ -41,6 +42,19 @@ class Project:
     def classes(self) -> tuple[str, ...]:
         """The classes a person can choose from."""
         return self.config.classes if self.config else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Somebody's choice of what serves: `version` from `at` (Unix seconds) on, or the newest again when it is None.
+
+    `who` is the person's name; None where Tandem chose by itself, or nobody was asked for a name.
+    """
+
+    version: int | None
+    who: str | None
+    why: str
+    at: float
 
 
 class UnknownProject(LookupError):  # noqa: N818 - reads as what it says
@@ -85,6 +99,27 @@ class Projects:
         if row is None:
             raise UnknownProject(f"Tandem has not heard of project {label_studio_id}: run `tandem connect` for it")
         return Project(*row)
+
+    def pin(self, project_id: int, version: int | None, who: str | None, why: str) -> Pin:
+        """Let `version` serve from now on, or the newest again when it is None; who chose is kept."""
+        pin = Pin(version, who, why, time.time())
+        with writing(self.engine) as connection:
+            connection.execute(projects.update().where(projects.c.id == project_id).values(pinned=version))
+            connection.execute(
+                pins.insert().values(project_id=project_id, version=version, who=who, why=why, pinned_at=pin.at)
+            )
+        return pin
+
+    def pins(self, project_id: int, limit: int) -> list[Pin]:
+        """Return the newest `limit` choices of what serves, newest first."""
+        query = (
+            sa.select(pins.c.version, pins.c.who, pins.c.why, pins.c.pinned_at)
+            .where(pins.c.project_id == project_id)
+            .order_by(pins.c.id.desc())
+            .limit(limit)
+        )
+        with reading(self.engine) as connection:
+            return [Pin(*row) for row in connection.execute(query)]
 
     def note_shown(self, project_id: int, name: str, version: int) -> None:
         """Remember that Label Studio shows the predictions `name` of version number `version`."""

@@ -145,7 +145,8 @@ def show(services: Services, pools: Pools, champions: Champions, project_id: int
         version, weights, novelty = champions.of(services, project_id)
         number = version.number if version else 0
         renew = project.shown_version != number
-        if config is None or not (renew or is_calm(services.settings, version)):
+        newest = services.versions.newest(project_id)
+        if config is None or not (renew or is_calm(services.settings, newest)):
             return None
         if version is not None and version.metrics["waiting"]:
             _read_again(services, project_id)
@@ -180,7 +181,7 @@ def show(services: Services, pools: Pools, champions: Champions, project_id: int
             services.ledger.note_shown(project_id, [candidate.task_id for candidate in part], name)
             log.info("Project %d: %s is shown for %d more tasks, %d to go", project_id, name, count, len(todo) - count)
         more = more_to_encode or len(todo) > count
-        if not more and project.shown is not None and is_calm(services.settings, version):
+        if not more and project.shown is not None and is_calm(services.settings, newest):
             more = _drop_retired(services, project, name if count else project.shown)
         pools.rest(project_id)
     if more:
@@ -188,9 +189,9 @@ def show(services: Services, pools: Pools, champions: Champions, project_id: int
     return Shown(name, count) if count else None
 
 
-def is_calm(settings: Settings, version: Version | None) -> bool:
+def is_calm(settings: Settings, newest: Version | None) -> bool:
     """Tell whether no label has come for a moment, so that annotators hardly notice a large push."""
-    return version is None or time.time() - version.created_at >= settings.show_calm
+    return newest is None or time.time() - newest.created_at >= settings.show_calm
 
 
 def _candidates(services: Services, project_id: int, pool: Pool, hurry: bool) -> tuple[list[_Candidate], bool]:
@@ -337,6 +338,9 @@ def _drop_retired(services: Services, project: Project, name: str) -> bool:
     Not sooner: Label Studio refuses the annotation of someone who has a task open whose prediction is gone.
     """
     kept_since = time.time() - services.settings.show_keep
+    if any(pin.at > kept_since for pin in services.projects.pins(project.id, limit=1)):
+        # What was shown until somebody rolled back may be open still, however old the version.
+        return False
     retired = []
     for other in services.label_studio.model_versions(project.label_studio_id):
         ours = OUR_NAMES.fullmatch(other)

@@ -128,7 +128,7 @@ def sweep(services: Services) -> list[tuple[Kind, int]]:
             due.append(("log", project.id))
         champion = services.versions.champion(project.id)
         renewed = project.shown_version != (champion.number if champion else 0)
-        unshown = services.ledger.has_unshown_tasks(project.id) and is_calm(services.settings, champion)
+        unshown = services.ledger.has_unshown_tasks(project.id) and is_calm(services.settings, newest)
         if project.config and (unshown or (renewed and services.ledger.has_pool(project.id))):
             due.append(("show", project.id))
         if time.time() - (project.synced_at or 0.0) > services.settings.sync_interval:
