@@ -29,6 +29,7 @@ from backend.label_config import LabelConfig
 from backend.labelstudio import LabelStudioError
 from backend.predict import Champions, preselect, rivals
 from backend.projects import Project
+from backend.scores import Scored, scored
 from backend.services import Services
 from backend.settings import Settings
 from backend.versions import Version, version_name
@@ -48,6 +49,8 @@ UNREADABLE_SCORE = 1.0
 """Score of a task whose image can't be read: it is asked last."""
 CHUNK = 2048
 """Vectors read, or scored, at a time."""
+NOVEL_AT_ONCE = 5000
+"""Tasks of a pool whose novelty is told with each study, in 0.1 s; that of a larger one waits for a calm moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,9 @@ class Shown:
 class Pool:
     """The features of a project's unlabelled images in memory, as float16 in rows; `row_of` finds them by address.
 
-    `scores` are those of version `scored_for` by task; `medoids` are the addresses that stand for the pool, best first.
+    `scores` are those of version `scored_for` by task, `scored` the same with what the version sees in each, and `kept`
+    what was written down of it; `novelty_of` are the study and the number of images whose novelty was written down;
+    `medoids` are the addresses that stand for the pool, best first.
     """
 
     row_of: dict[str, int] = field(default_factory=dict)
@@ -70,6 +75,9 @@ class Pool:
     encoder_id: str = ""
     scored_for: int = -1
     scores: dict[int, float] = field(default_factory=dict)
+    scored: Scored | None = None
+    kept: Scored | None = None
+    novelty_of: tuple[int, int] | None = None
     medoids: list[str] = field(default_factory=list)
 
     def add(self, vectors: Mapping[str, npt.NDArray[np.float32]]) -> None:
@@ -160,7 +168,7 @@ def show(services: Services, pools: Pools, champions: Champions, project_id: int
         count = 0
         if todo:
             labels = sum(version.metrics["labels"].values()) if version else 0
-            scores = _scores(config, pool, number, weights, labels, candidates)
+            scores = _scores(project_id, config, pool, number, weights, labels, candidates)
             todo = sorted(todo, key=lambda candidate: scores[candidate.task_id])
             part = todo[: services.settings.show_first if renew else services.settings.show_slice]
             name = _fresh_name(services, project, number) if renew else project.shown or version_name(number)
@@ -179,7 +187,12 @@ def show(services: Services, pools: Pools, champions: Champions, project_id: int
                 _switch(services, project, name, number)
             count = len(part)
             services.ledger.note_shown(project_id, [candidate.task_id for candidate in part], name)
+            if pool.scored is not None and pool.scored is not pool.kept:
+                services.scores.keep(pool.scored)
+                pool.kept = pool.scored
             log.info("Project %d: %s is shown for %d more tasks, %d to go", project_id, name, count, len(todo) - count)
+        if len(candidates) <= NOVEL_AT_ONCE or (not more_to_encode and is_calm(services.settings, newest)):
+            _keep_novelty(services, project_id, version, novelty, pool, candidates)
         more = more_to_encode or len(todo) > count
         if not more and project.shown is not None and is_calm(services.settings, newest):
             more = _drop_retired(services, project, name if count else project.shown)
@@ -226,6 +239,7 @@ def _read_again(services: Services, project_id: int) -> None:
 
 
 def _scores(
+    project_id: int,
     config: LabelConfig,
     pool: Pool,
     number: int,
@@ -239,6 +253,7 @@ def _scores(
     scores = {candidate.task_id: UNREADABLE_SCORE for candidate in candidates}
     task_of = {candidate.address: candidate.task_id for candidate in candidates if candidate.address is not None}
     known = {candidate.task_id: candidate.address for candidate in candidates if candidate.address is not None}
+    probabilities: npt.NDArray[np.float64] | None = None
     if known:
         places = pool.places(known.values())
         if weights is None:
@@ -246,27 +261,41 @@ def _scores(
             addresses = list(known.values())
             pool.medoids = [addresses[place] for place in np.argsort(values)[:COLD_START]]
         else:
-            values = score(config, weights, pool.rows, places)
+            values, probabilities = score(config, weights, pool.rows, places)
         scores.update(zip(known, values.tolist(), strict=True))
         if weights is not None and labels < COLD_START:
             # A head with so few labels is unclear about the wrong tasks: what stands for the pool is still asked first.
             first = [task_of[address] for address in pool.medoids if address in task_of]
             least = min((value for task_id, value in scores.items() if task_id not in first), default=1.0)
             scores.update({task_id: least * place / (len(first) + 1) for place, task_id in enumerate(first)})
+    classes = [] if weights is None else [str(name) for name in weights.classes]
     pool.scored_for, pool.scores = number, scores
+    pool.scored = scored(
+        project_id,
+        number,
+        scores,
+        list(known),
+        classes,
+        probabilities,
+        None if probabilities is None else rivals(config, probabilities),
+    )
     return scores
 
 
 def score(
     config: LabelConfig, weights: Weights, rows: npt.NDArray[np.float16], places: npt.NDArray[np.intp]
-) -> npt.NDArray[np.float64]:
-    """Return the scores, shape (n,), of a pool's vectors `rows[places]`, shape (n, d): the smallest is asked first."""
-    probabilities = rivals(config, _probabilities(weights, rows, places))
-    scores = margin(probabilities)
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return scores, shape (n,), and probabilities, shape (n, k), of a pool's vectors `rows[places]`, shape (n, d).
+
+    The smallest score is asked first.
+    """
+    probabilities = _probabilities(weights, rows, places)
+    unclear = rivals(config, probabilities)
+    scores = margin(unclear)
     # Only the least clear are told apart, so only their vectors are taken out.
     least = np.argsort(scores, kind="stable")[: CANDIDATES + 1]
-    scores[least] = order(probabilities[least], rows[places[least]])
-    return scores
+    scores[least] = order(unclear[least], rows[places[least]])
+    return scores, probabilities
 
 
 def _probabilities(
@@ -276,6 +305,27 @@ def _probabilities(
     chunks = (places[start : start + CHUNK] for start in range(0, len(places), CHUNK))
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         return np.concatenate(list(threads.map(lambda chunk: weights.predict_proba(rows[chunk]), chunks)))
+
+
+def _keep_novelty(
+    services: Services,
+    project_id: int,
+    version: Version | None,
+    novelty: Novelty | None,
+    pool: Pool,
+    candidates: Sequence[_Candidate],
+) -> None:
+    """Write down how novel the pool's images are, when a study or images came since it was last written down."""
+    known = [candidate for candidate in candidates if candidate.address is not None]
+    if version is None or version.study is None or novelty is None or not known or pool.kept is None:
+        return
+    if pool.novelty_of == (version.study, len(pool.row_of)):
+        return
+    places = pool.places(candidate.address or "" for candidate in known)
+    chunks = (places[start : start + CHUNK] for start in range(0, len(places), CHUNK))
+    found = np.concatenate([novelty.score(pool.rows[chunk]) for chunk in chunks])
+    services.scores.keep_novelty(project_id, version.study, [candidate.task_id for candidate in known], found)
+    pool.novelty_of = version.study, len(pool.row_of)
 
 
 def _results(
