@@ -170,6 +170,12 @@ class Reliability:
     confidence: Floats
     accuracy: Floats
 
+    @property
+    def error(self) -> float:
+        """The expected calibration error; see `expected_calibration_error`."""
+        gaps = np.abs(self.confidence - self.accuracy) * self.count
+        return float(np.nansum(gaps) / self.count.sum())
+
 
 def reliability(proba: ArrayLike, y: ArrayLike, bins: int = 15) -> Reliability:
     """Return the points of a calibration plot; parameters as in `expected_calibration_error`.
@@ -181,14 +187,31 @@ def reliability(proba: ArrayLike, y: ArrayLike, bins: int = 15) -> Reliability:
     (array([0, 3]), array([ nan, 0.77]), array([ nan, 0.67]))
     """
     probabilities, columns = _checked(proba, y)
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == columns
-    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    return reliability_of(probabilities.max(axis=1), probabilities.argmax(axis=1) == columns, bins)
+
+
+def reliability_of(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> Reliability:
+    """Return the points of a calibration plot where only what was most likely is known.
+
+    Parameters
+    ----------
+    confidence : array-like of float, shape (n,)
+        Probability of the likeliest class.
+    correct : array-like of bool, shape (n,)
+        Whether it was the sample's class.
+    bins : int
+        Number of bins between 0 and 1.
+
+    Examples
+    --------
+    >>> round(reliability_of([0.9, 0.8, 0.6], [True, True, False], bins=2).error, 2)
+    0.1
+    """
+    sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    places = np.minimum((sure * bins).astype(int), bins - 1)
     count = np.bincount(places, minlength=bins)
     divisor = np.where(count, count, np.nan)
-    return Reliability(
-        count, np.bincount(places, confidence, bins) / divisor, np.bincount(places, correct, bins) / divisor
-    )
+    return Reliability(count, np.bincount(places, sure, bins) / divisor, np.bincount(places, right, bins) / divisor)
 
 
 def expected_calibration_error(proba: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
@@ -210,9 +233,7 @@ def expected_calibration_error(proba: ArrayLike, y: ArrayLike, bins: int = 15) -
     >>> expected_calibration_error([[0.9, 0.1], [0.9, 0.1]], [0, 1])
     0.4
     """
-    points = reliability(proba, y, bins)
-    gaps = np.abs(points.confidence - points.accuracy) * points.count
-    return float(np.nansum(gaps) / points.count.sum())
+    return reliability(proba, y, bins).error
 
 
 def wilson_interval(successes: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
