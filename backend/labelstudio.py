@@ -241,6 +241,19 @@ class LabelStudio:
             made += _number(_mapping(told).get("task_count"))
         return made
 
+    def upload_one(self, project_id: int, name: str, content: bytes) -> int:
+        """Upload one image file, named `name`; return the id of the task it becomes."""
+        told = self._json(
+            self._request(
+                "POST",
+                f"/api/projects/{project_id}/import",
+                params={"return_task_ids": "true"},
+                files={"file": (name, content)},
+            )
+        )
+        (task,) = _list(_mapping(told).get("task_ids"))
+        return _number(task)
+
     def import_tasks(self, project_id: int, tasks: Sequence[Mapping[str, object]]) -> list[int]:
         """Import tasks, with their annotations where they have some.
 
