@@ -18,8 +18,7 @@ from backend.update import LIKELY, weights_of
 from backend.versions import Version, version_name
 from model.calibration import prediction_sets
 from model.multilabel import least_clear
-from model.selection import margin
-from model.uncertainty import Novelty, reason
+from model.uncertainty import Novelty, margin, reason
 from model.weights import Floats, Weights
 
 log = logging.getLogger(__name__)

@@ -33,8 +33,8 @@ from backend.scores import Scored, scored
 from backend.services import Services
 from backend.settings import Settings
 from backend.versions import Version, version_name
-from model.selection import CANDIDATES, COLD_START, cold_start, margin, order
-from model.uncertainty import Novelty
+from model.selection import CANDIDATES, COLD_START, cold_start, order
+from model.uncertainty import Novelty, margin
 from model.weights import Weights
 
 log = logging.getLogger(__name__)

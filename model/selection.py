@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.cluster import KMeans
 
+from model.uncertainty import clarity
 from model.weights import Floats
 
 COLD_START = 20
@@ -98,42 +99,21 @@ def cold_start(X: ArrayLike, random_state: int = 0, count: int = COLD_START) -> 
     return scores
 
 
-def margin(proba: ArrayLike) -> Floats:
-    """Return how far the likeliest class is ahead of the second, shape (n,): 0 is undecided, 1 is sure.
-
-    Parameters
-    ----------
-    proba : array-like of float, shape (n, k)
-        Probabilities. With one class there is nothing to decide, and the margin is 1.
-
-    Examples
-    --------
-    >>> margin([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]])
-    array([0.25, 0.25])
-    """
-    probabilities = np.asarray(proba, dtype=np.float64)
-    if probabilities.ndim != 2 or probabilities.shape[1] == 0:
-        raise ValueError("Probabilities must be a table of a row per sample and a column per class.")
-    if probabilities.shape[1] == 1:
-        return np.ones(len(probabilities))
-    top = np.partition(probabilities, -2, axis=1)
-    return top[:, -1] - top[:, -2]
-
-
 def order(
     proba: ArrayLike,
     X: ArrayLike,  # noqa: N803
     candidates: int = CANDIDATES,
     taken: ArrayLike | None = None,
     labelled: ArrayLike | None = None,
+    novelty: ArrayLike | None = None,
 ) -> Floats:
     """Score tasks by how sure the head is of them, and let those wait that are like one asked before.
 
-    Among the candidates, which are the tasks of the smallest margins, one waits when its cosine distance to a clearer
-    need (a task that is taken, or a candidate of smaller margin that does not wait itself) is within the nearest tenth
+    Among the candidates, which are the tasks of the smallest `clarity`, one waits when its cosine distance to a clearer
+    need (a task that is taken, or a candidate less clear that does not wait itself) is within the nearest tenth
     of all the candidates' distances, and when it is a near-duplicate of a labelled task.
-    The score of a task is its margin. Only the score of one that waits is greater: those that wait come after all other
-    candidates and before all other tasks, among themselves in the order of their margins.
+    The score of a task is its clarity. Only the score of one that waits is greater: those that wait come after all
+    other candidates and before all other tasks, among themselves in the order of their clarity.
 
     Parameters
     ----------
@@ -148,6 +128,8 @@ def order(
         waits, so that people who label at the same time are not asked the same.
     labelled : array-like of float, shape (l, d), optional
         Features of labelled tasks, whose near-duplicates need no answer of their own.
+    novelty : array-like of float, shape (n,), optional
+        See `clarity`.
 
     Returns
     -------
@@ -167,7 +149,7 @@ def order(
     >>> order(proba, X, taken=[[0.0, 2.0]])
     array([0.        , 0.73333333, 0.86666667])
     """
-    scores = margin(proba)
+    scores = clarity(proba, novelty)
     features = X if isinstance(X, np.ndarray) else np.asarray(X)
     if features.ndim != 2 or len(features) != len(scores):
         raise ValueError(f"There are probabilities of {len(scores)} tasks, but features of shape {features.shape}.")

@@ -22,7 +22,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 from sklearn.cluster import KMeans
 
-from model.selection import margin
 from model.weights import Floats, as_features
 
 Singles = NDArray[np.float32]
@@ -268,6 +267,56 @@ def fit_novelty(
     foreign = _p_values(_evidence(distances, bareness, far, bare, least), weights)
     small = means.astype(np.float16)
     return Novelty(small, spreads, centres, regions.shares, found, few, softness, far, bare, foreign, least)
+
+
+def margin(proba: ArrayLike) -> Floats:
+    """Return how far the likeliest class is ahead of the second, shape (n,): 0 is undecided, 1 is sure.
+
+    Parameters
+    ----------
+    proba : array-like of float, shape (n, k)
+        Probabilities. With one class there is nothing to decide, and the margin is 1.
+
+    Examples
+    --------
+    >>> margin([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]])
+    array([0.25, 0.25])
+    """
+    probabilities = np.asarray(proba, dtype=np.float64)
+    if probabilities.ndim != 2 or probabilities.shape[1] == 0:
+        raise ValueError("Probabilities must be a table of a row per sample and a column per class.")
+    if probabilities.shape[1] == 1:
+        return np.ones(len(probabilities))
+    top = np.partition(probabilities, -2, axis=1)
+    return top[:, -1] - top[:, -2]
+
+
+def clarity(proba: ArrayLike, novelty: ArrayLike | None = None) -> Floats:
+    """Return the margin as far as it can be believed, shape (n,): what is novel is unclear, whatever the margin.
+
+    The margin of an image is taken times the p-value of its not being novel over .05, or in full from there on. So the
+    5 % of images that look most foreign are asked earlier, whole unknown classes much earlier, and nothing else changes
+    its place.
+
+    Parameters
+    ----------
+    proba : array-like of float, shape (n, k)
+        Probabilities.
+    novelty : array-like of float, shape (n,), optional
+        Of `Novelty.score`; NaN where it is not known.
+
+    Examples
+    --------
+    >>> clarity([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1]], [0.3, 0.96, float("nan")]).round(2)
+    array([0.8 , 0.64, 0.8 ])
+    """
+    margins = margin(proba)
+    if novelty is None:
+        return margins
+    novel = np.nan_to_num(np.asarray(novelty, dtype=np.float64))
+    if novel.shape != margins.shape or ((novel < 0) | (novel > 1)).any():
+        raise ValueError("There must be a novelty from 0 to 1, or NaN, for each row of the probabilities.")
+    return margins * np.minimum((1 - novel) / (1 - NOVEL), 1)
 
 
 def ambiguity(proba: ArrayLike) -> Floats:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model.selection import CANDIDATES, COLD_START, cold_start, margin, order
+from model.selection import CANDIDATES, COLD_START, cold_start, order
+from model.uncertainty import margin
 from model.weights import Weights
 from replay.heads import Names, Rows
 

@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 
 from model.evaluation import Prequential
 from model.multilabel import MultilabelLDA, agreement, least_clear
-from model.selection import margin, order
+from model.selection import order
+from model.uncertainty import margin
 from model.weights import LinearWeights, Weights
 
 NAMES = ["boat", "sea", "sun", "tree"]

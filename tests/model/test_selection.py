@@ -3,7 +3,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.selection import ALIKE, cold_start, explore, in_random_sample, margin, medoids, order
+from model.selection import (
+    ALIKE,
+    cold_start,
+    explore,
+    in_random_sample,
+    medoids,
+    order,
+)
+from model.uncertainty import clarity, margin
 
 
 def clusters(sizes, dim=16, seed=0):
@@ -215,3 +223,18 @@ def test_probabilities_and_features_must_be_of_the_same_tasks():
         margin([0.5, 0.5])
     with pytest.raises(ValueError, match="table"):
         medoids(np.zeros(3), 1)
+
+
+def test_what_is_novel_is_unclear_however_far_one_class_is_ahead():
+    proba = np.array([[0.95, 0.05], [0.7, 0.3], [0.9, 0.1]])
+    assert asked(clarity(proba, [0.995, 0.2, 0.94])) == [0, 1, 2]
+    np.testing.assert_array_equal(clarity(proba, [0.2, np.nan, 0.94]), margin(proba))
+    X = np.eye(3)
+    assert asked(order(proba, X)) == [1, 2, 0]
+    assert asked(order(proba, X, novelty=[0.995, 0.2, 0.94])) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("novelty", [[0.5], [0.5, 1.5]])
+def test_a_novelty_that_is_none_is_refused(novelty):
+    with pytest.raises(ValueError, match="novelty from 0 to 1"):
+        clarity([[0.5, 0.5], [0.5, 0.5]], novelty)

@@ -55,12 +55,15 @@ def test_few_images_are_called_novel_when_nothing_is_new():
 
 def test_a_hidden_class_is_found_though_only_unclear_images_were_labelled():
     X, y = digits()
-    known = np.flatnonzero(y[:1000] != 8)
-    surest = StreamingLDA().fit(X[known[:100]], y[known[:100]]).predict_proba(X[known]).max(axis=1)
-    asked = np.union1d(known[:60], known[np.argsort(surest)[:200]])
-    novelty, _ = learned(X[asked], y[asked], X[np.setdiff1d(np.arange(1000), asked)])
-    # Were all labels to count the same, what the head is sure of would look bare, and it would be .65.
-    assert area(novelty.score(X[1000:]), y[1000:] == 8) > 0.7
+    areas = []
+    for hidden in (0, 3, 8):
+        known = np.flatnonzero(y[:1000] != hidden)
+        surest = StreamingLDA().fit(X[known[:100]], y[known[:100]]).predict_proba(X[known]).max(axis=1)
+        asked = np.union1d(known[:60], known[np.argsort(surest)[:200]])
+        novelty, _ = learned(X[asked], y[asked], X[np.setdiff1d(np.arange(1000), asked)])
+        areas.append(area(novelty.score(X[1000:]), y[1000:] == hidden))
+    # Were all labels to count the same, what the head is sure of would look bare, and it would be .79.
+    assert np.mean(areas) > 0.82
 
 
 def test_a_class_is_no_longer_novel_once_it_is_labelled():
