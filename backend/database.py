@@ -180,6 +180,23 @@ scores = sa.Table(
     sa.Column("novelty", sa.LargeBinary, comment="Arrays: tasks by id, and how novel each is"),
 )
 
+reviews = sa.Table(
+    "reviews",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("project_id", sa.Integer, sa.ForeignKey("projects.id"), nullable=False),
+    sa.Column("task_id", sa.BigInteger, nullable=False),
+    sa.Column("annotation_id", sa.BigInteger, nullable=False),
+    sa.Column("before", sa.JSON, nullable=False, comment="Classes that the annotation named"),
+    sa.Column("after", sa.JSON, nullable=False, comment="Classes it should name; the same: it was confirmed"),
+    sa.Column("result", sa.JSON, comment="Its whole result before; null: it was confirmed"),
+    sa.Column("who", sa.Text, nullable=False, comment="Name of the person"),
+    sa.Column("reviewed_at", sa.Float, nullable=False, comment="Unix seconds"),
+    sa.Column("undone_at", sa.Float, comment="Unix seconds; null: it stands"),
+    sa.Column("undone_by", sa.Text, comment="Name of the person"),
+    sa.Index("ix_reviews_project", "project_id", "reviewed_at"),
+)
+
 pins = sa.Table(
     "pins",
     metadata,

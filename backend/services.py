@@ -14,6 +14,8 @@ from backend.labelstudio import LabelStudio
 from backend.ledger import Ledger
 from backend.outcomes import Outcomes
 from backend.projects import Projects
+from backend.reviews import Reviews
+from backend.scores import Scores
 from backend.settings import Settings
 from backend.studies import Studies
 from backend.tracking import Tracking
@@ -69,6 +71,16 @@ class Services:
     def studies(self) -> Studies:
         """The studies."""
         return Studies(self.engine)
+
+    @cached_property
+    def scores(self) -> Scores:
+        """What the newest version makes of each project's pool."""
+        return Scores(self.engine)
+
+    @cached_property
+    def reviews(self) -> Reviews:
+        """What reviewers decided about labels."""
+        return Reviews(self.engine)
 
     @cached_property
     def images(self) -> ImageSource:

@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FLOORS = [
     {"settings"},
     {"database", "labelstudio", "label_config", "events", "images", "jobs", "tracking"},
-    {"projects", "ledger", "features", "outcomes", "scores", "versions", "studies"},
+    {"projects", "ledger", "features", "outcomes", "reviews", "scores", "versions", "studies"},
     {"services"},
     {"pool_lessons", "findings", "learner", "predict", "update", "study", "log", "show", "reconcile", "connect", "rollback", "teach", "doctor"},
     {"insight"},
