@@ -141,7 +141,7 @@ def label_config(classes: Sequence[str]) -> str:
       <Image name="image" value="$image" zoom="true" />
       <Style>.tandem form { display: none; }</Style>
       <View className="tandem">
-        <TextArea name="tandem" toName="image" editable="false" visibleWhen="choice-unselected" whenTagName="class" />
+        <TextArea name="tandem" toName="image" editable="false" visibleWhen="choice-selected" whenTagName="tandem" />
       </View>
       <Choices name="class" toName="image" choice="single" showInLine="true" required="true">
         <Choice value="cat" hotkey="1" />
@@ -156,7 +156,6 @@ def label_config(classes: Sequence[str]) -> str:
     view = ElementTree.Element("View")
     ElementTree.SubElement(view, "Image", {"name": "image", "value": "$image", "zoom": "true"})
     view.extend(remark for remark in ElementTree.fromstring(expressions) if remark.tag in ("Style", "View"))  # noqa: S314
-    view.find(".//TextArea").set("whenTagName", "class")  # type: ignore[union-attr]
     attributes = {"name": "class", "toName": "image", "choice": "single", "showInLine": "true", "required": "true"}
     choices = ElementTree.SubElement(view, "Choices", attributes)
     for number, name in enumerate(classes, start=1):
