@@ -89,7 +89,7 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How sure it was against how often it was right; `error` is the mean difference, the expected calibration error."""
+    """How sure it was against how often it was right; `error`, the expected calibration error, is their mean gap."""
 
     error: float
     bins: list[Bin]

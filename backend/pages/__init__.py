@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from backend.pages import site
+from backend.pages import overview, site
 
 router = APIRouter()
-for page in (site,):
+for page in (site, overview):
     router.include_router(page.router)

@@ -16,13 +16,14 @@ To add a page, say `queue`:
    route that changes something has it as a parameter, which also refuses what another site sent. What can't be done is
    an `HTTPException(4xx, "A sentence that says what to do.")`; below `/ui` people see it as a page.
 3. `templates/queue.html` begins with `{% extends "base.html" %}` and fills the blocks `title` and `main`. Filters:
-   `percent`, `ago`, `clock`, `count`. A part that renews itself when the project changes::
+   `percent`, `count`, `ago`, `clock`, `duration`. A part that renews itself when the project changes::
 
        <section id="waiting" {{ live("#waiting") }}> ... </section>
 
-   Give whatever can have the focus an id: htmx puts the focus back by it. Links and forms: `{{ at("queue", page=2) }}`,
-   `{{ task_at(7) }}` is a task in Label Studio. Plots are tables: see `static/plots.js`. No inline script or style
-   passes the content security policy.
+   Give whatever can have the focus an id: htmx puts the focus back by it; a `<details>` with an id stays open. What
+   has `data-say="A sentence."` is read out when it has changed. Links and forms: `{{ at("queue", page=2) }}`;
+   `{{ task_at(7) }}` is a task in Label Studio, `{{ task_at() }}` the project there. Plots are tables: see
+   `static/plots.js`. No inline script or style passes the content security policy.
 4. `backend/pages/__init__.py` includes its router. The navigation has its name already.
 """
 
@@ -76,6 +77,7 @@ _FILES = {
     path.relative_to(_STATIC).as_posix(): path for path in _STATIC.rglob("*") if path.suffix in (".css", ".js", ".svg")
 } | {name: _SWAGGER / name for name in ("swagger-ui-bundle.js", "swagger-ui.css")}
 _DIGESTS: dict[str, str] = {}
+_UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
 def services(request: Request) -> Services:
@@ -146,9 +148,10 @@ def render(
         path = f"/ui/projects/{project.label_studio_id}/{page}" if project else f"/ui/{page}"
         return f"{path}?{urlencode(query)}" if query else path
 
-    def task_at(task: int) -> str:
+    def task_at(task: int | None = None) -> str:
         number = project.label_studio_id if project else 0
-        return f"{service.settings.label_studio_for_people}/projects/{number}/data?task={task}"
+        path = f"{service.settings.label_studio_for_people}/projects/{number}/data"
+        return path if task is None else f"{path}?task={task}"
 
     def live(part: str, also: str = "") -> Markup:
         changed = f"sse:project-{project.label_studio_id}" if project else "sse:projects"
@@ -279,11 +282,7 @@ def ago(at: float | None) -> str:
     if at is None:
         return "never"
     seconds = max(time.time() - at, 0.0)
-    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= length:
-            whole = int(seconds // length)
-            return f"{whole} {unit}{'s' if whole > 1 else ''} ago"
-    return "just now" if seconds < 10 else f"{int(seconds)} seconds ago"
+    return "just now" if seconds < 10 else f"{duration(seconds)} ago"
 
 
 def clock(at: float) -> str:
@@ -292,9 +291,22 @@ def clock(at: float) -> str:
     Examples
     --------
     >>> clock(1795246825)
-    '2026-11-21 09:40 UTC'
+    '2026-11-21 07:40 UTC'
     """
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in its largest unit.
+
+    Examples
+    --------
+    >>> duration(60), duration(6 * 3600), duration(45)
+    ('1 minute', '6 hours', '45 seconds')
+    """
+    unit, length = next((each for each in _UNITS if seconds >= each[1]), _UNITS[-1])
+    whole = int(seconds // length)
+    return f"{whole} {unit}" if whole == 1 else f"{whole} {unit}s"
 
 
 def _asset(name: str) -> str:
@@ -311,5 +323,5 @@ _templates = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters.update(percent=percent, count=count, ago=ago, clock=clock)
+_templates.filters.update(percent=percent, count=count, ago=ago, clock=clock, duration=duration)
 _templates.globals["asset"] = _asset
