@@ -18,7 +18,7 @@ from backend.update import LIKELY, weights_of
 from backend.versions import Version, version_name
 from model.calibration import prediction_sets
 from model.multilabel import least_clear
-from model.uncertainty import Novelty, margin, reason
+from model.uncertainty import Novelty, clarity, reason
 from model.weights import Floats, Weights
 
 log = logging.getLogger(__name__)
@@ -75,10 +75,11 @@ def predict(
     if version is not None and weights is not None and known:
         vectors = np.stack([found.vectors[task.image or ""] for task in known])
         probabilities = weights.predict_proba(vectors)
-        results = preselect(config, version, weights, probabilities, novelty.score(vectors) if novelty else None)
+        foreign = novelty.score(vectors) if novelty else None
+        results = preselect(config, version, weights, probabilities, foreign)
         answers = {
             task.id: {"result": result, "score": float(clear), "model_version": name}
-            for task, result, clear in zip(known, results, margin(rivals(config, probabilities)), strict=True)
+            for task, result, clear in zip(known, results, clarity(rivals(config, probabilities), foreign), strict=True)
         }
     return name, [answers.get(task.id) or _unknown(name, found.unreadable.get(task.image or "")) for task in tasks]
 

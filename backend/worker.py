@@ -29,7 +29,8 @@ from backend.predict import Champions
 from backend.reconcile import reconcile
 from backend.services import Services
 from backend.settings import Settings, get_settings
-from backend.show import Pools, is_calm, show
+from backend.pool import Pools
+from backend.show import is_calm, show
 from backend.study import is_due, study
 from backend.update import is_news, update
 

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from backend.events import parse_webhook
 from backend.predict import Champions
-from backend.show import Pool, score
+from backend.pool import Pool, score
 from backend.worker import ALGEBRA_THREADS
 from benchmarks.stand import CLASSES, Stand
 from benchmarks.table import Row, milliseconds

@@ -13,7 +13,22 @@ FLOORS = [
     {"database", "labelstudio", "label_config", "events", "images", "jobs", "tracking"},
     {"projects", "ledger", "features", "outcomes", "reviews", "scores", "versions", "studies"},
     {"services"},
-    {"pool_lessons", "findings", "learner", "predict", "update", "study", "log", "show", "reconcile", "connect", "rollback", "teach", "doctor"},
+    {
+        "pool_lessons",
+        "findings",
+        "learner",
+        "predict",
+        "update",
+        "study",
+        "log",
+        "pool",
+        "show",
+        "reconcile",
+        "connect",
+        "rollback",
+        "teach",
+        "doctor",
+    },
     {"insight"},
     {"pages"},
     {"app", "worker", "up"},
@@ -21,7 +36,7 @@ FLOORS = [
 ]
 SOURCES_IN_ORDER = ["label_config", "events", "labelstudio", "images"]
 """Sources that may know each other, the later the earlier."""
-ACTS_IN_ORDER = ["rollback", "pool_lessons", "learner", "findings", "update", "study", "log", "predict", "show"]
+ACTS_IN_ORDER = ["rollback", "pool_lessons", "learner", "findings", "update", "study", "log", "predict", "pool", "show"]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 
 

@@ -20,7 +20,8 @@ from backend.predict import Champions
 from backend.projects import Project
 from backend.reconcile import Difference, reconcile
 from backend.services import Services
-from backend.show import Pools, Shown, show
+from backend.pool import Pools
+from backend.show import Shown, show
 from backend.update import update
 from tests import conftest
 from tests.parts import CONFIG, DEMO, make_services

@@ -17,7 +17,7 @@ from backend import worker as worker_module
 from backend.learner import Learners
 from backend.predict import Champions
 from backend.services import Services
-from backend.show import Pools
+from backend.pool import Pools
 from backend.up.run import tandem_programs
 from backend.up.servers import Running
 from backend.worker import OurJob, OurWorker, Workshop, perform, sweep
