@@ -124,9 +124,11 @@ class Versions:
             row = connection.execute(query).first()
         return Version(*row) if row else None
 
-    def all(self, project_id: int, limit: int | None = None) -> list[Version]:
-        """Return the versions of a project, newest first, `limit` of them at most."""
+    def all(self, project_id: int, limit: int | None = None, before: int | None = None) -> list[Version]:
+        """Return the versions of a project, newest first: `limit` at most, and older than number `before`."""
         query = sa.select(*LIGHT).where(versions.c.project_id == project_id).order_by(versions.c.number.desc())
+        if before is not None:
+            query = query.where(versions.c.number < before)
         with reading(self.engine) as connection:
             return [Version(*row) for row in connection.execute(query.limit(limit))]
 
