@@ -312,6 +312,10 @@ class LabelStudio:
         told = self._send("POST", f"/api/tasks/{task_id}/annotations/", {"result": result, "lead_time": lead_time})
         return _number(_mapping(told).get("id"))
 
+    def annotation(self, annotation_id: int) -> dict[str, Any]:
+        """Return an annotation as it stands."""
+        return _mapping(self._get(f"/api/annotations/{annotation_id}/"))
+
     def update_annotation(self, annotation_id: int, **fields: object) -> None:
         """Change fields of an annotation."""
         self._send("PATCH", f"/api/annotations/{annotation_id}/", fields)

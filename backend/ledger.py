@@ -163,6 +163,11 @@ class Ledger:
                 return _current(connection, project_id, None)
             return _labels_at(connection, project_id, position, None)
 
+    def label(self, project_id: int, annotation_id: int) -> Label | None:
+        """Return what an annotation says now, None when that is nothing to learn or there is no such annotation."""
+        with reading(self.engine) as connection:
+            return _current(connection, project_id, [annotation_id]).get(annotation_id)
+
     def standing(self, project_id: int) -> dict[str, int]:
         """Return how many annotations stand how: in force, skipped, empty, several, machine or deleted."""
         standing = annotation_table.c.standing

@@ -134,14 +134,16 @@ def _judge(services: Services, project_id: int, learner: Learner, last: Study | 
     calibration = calibrate(learner.head, features, labels, sample_weight=weights, groups=alike)
     calibration.apply_to(learner.head)
     left_out = leave_one_out(learner.head, features, labels, sample_weight=weights, groups=alike)
+    settled = services.reviews.settled(project_id)
     doubted = [
         asdict(doubt)
         | {
             "task": task_of[doubt.index],
             "look_alike": None if doubt.look_alike is None else task_of[doubt.look_alike],
         }
-        for doubt in doubts(left_out, labels, learner.head.classes_, alike, task_of)[:LISTED]
-    ]
+        for doubt in doubts(left_out, labels, learner.head.classes_, alike, task_of)
+        if (task_of[doubt.index], (str(doubt.given),)) not in settled
+    ][:LISTED]
     first = np.unique(pictures, return_index=True)[1]
 
     tasks = {address: task for task, address, _ in services.ledger.pool(project_id) if address is not None}

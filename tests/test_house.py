@@ -25,6 +25,7 @@ FLOORS = [
         "show",
         "reconcile",
         "connect",
+        "review",
         "rollback",
         "teach",
         "doctor",
