@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -120,10 +120,11 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A tab of a project's Data Manager."""
+    """A tab of a project's Data Manager; `data` is all that it shows and how, as Label Studio keeps it."""
 
     id: int
     title: str
+    data: dict[str, Any] = field(default_factory=dict, compare=False)
 
 
 class LabelStudio:
@@ -402,6 +403,17 @@ class LabelStudio:
         """Make a tab of the Data Manager."""
         return _view(self._send("POST", "/api/dm/views/", {"project": project_id, "data": {"title": title, **data}}))
 
+    def update_view(self, view: View, data: Mapping[str, object]) -> None:
+        """Replace all that a tab shows and how."""
+        self._send("PATCH", f"/api/dm/views/{view.id}/", {"data": dict(data)})
+
+    def delete_predictions(self, task_id: int, name: str) -> None:
+        """Delete the predictions that a task has of one version."""
+        for told in _list(self._get("/api/predictions/", {"task": task_id})):
+            item = _mapping(told)
+            if item.get("model_version") == name:
+                self._send("DELETE", f"/api/predictions/{_number(item.get('id'))}/")
+
     def _tasks(self, project_id: int, query: Mapping[str, object]) -> list[dict[str, Any]]:
         # `resolve_uri` would put presigned addresses, other ones each time, in place of s3:// and its like.
         params: dict[str, str | int] = {
@@ -583,7 +595,8 @@ def _webhook(told: object) -> Webhook:
 
 def _view(told: object) -> View:
     item = _mapping(told)
-    return View(_number(item.get("id")), str(_mapping(item.get("data") or {}).get("title") or ""))
+    data = _mapping(item.get("data") or {})
+    return View(_number(item.get("id")), str(data.get("title") or ""), data)
 
 
 def _mapping(told: object) -> dict[str, Any]:
