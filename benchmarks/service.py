@@ -17,8 +17,8 @@ from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits
 
 from backend.events import parse_webhook
-from backend.predict import Champions
 from backend.pool import Pool, score
+from backend.predict import Champions
 from backend.worker import ALGEBRA_THREADS
 from benchmarks.stand import CLASSES, Stand
 from benchmarks.table import Row, milliseconds

@@ -16,11 +16,11 @@ from pydantic import SecretStr
 from backend.events import AnnotationsDeleted, ProjectTold
 from backend.labelstudio import LabelStudio, LabelStudioError
 from backend.learner import Learners
+from backend.pool import Pools
 from backend.predict import Champions
 from backend.projects import Project
 from backend.reconcile import Difference, reconcile
 from backend.services import Services
-from backend.pool import Pools
 from backend.show import Shown, show
 from backend.update import update
 from tests import conftest

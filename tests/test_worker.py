@@ -15,9 +15,9 @@ import rq
 
 from backend import worker as worker_module
 from backend.learner import Learners
+from backend.pool import Pools
 from backend.predict import Champions
 from backend.services import Services
-from backend.pool import Pools
 from backend.up.run import tandem_programs
 from backend.up.servers import Running
 from backend.worker import OurJob, OurWorker, Workshop, perform, sweep
