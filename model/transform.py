@@ -122,10 +122,19 @@ def prepare(image: Image.Image, transform: Transform) -> NDArray[np.uint8]:
     OSError
         When the image's file is truncated or broken.
     """
-    return _fit(_to_rgb(image), transform)
+    return _fit(to_rgb(image), transform)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Turn an image of any mode upright, onto white, to RGB.
+
+    Raises
+    ------
+    ValueError
+        When the image is empty.
+    OSError
+        When the image's file is truncated or broken.
+    """
     if 0 in image.size:
         raise ValueError(f"The image has no pixels: its size is {image.size[0]} x {image.size[1]}.")
     image = _upright(image)

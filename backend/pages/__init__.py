@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from backend.pages import overview, site
+from backend.pages import health, overview, site, thumbnails
 
 router = APIRouter()
-for page in (site, overview):
+for page in (site, overview, health, thumbnails):
     router.include_router(page.router)
