@@ -116,8 +116,8 @@ class LabelConfig:
         Returns
         -------
         list of dict
-            One region for the choice, also of several labels, and one for the remark; none where nothing is chosen. The
-            ids depend only on the control and the labels.
+            One region for the choice, also of several labels, and one for the remark; of what there is. The ids depend
+            only on the control and the labels.
 
         Examples
         --------
@@ -128,8 +128,10 @@ class LabelConfig:
         []
         """
         chosen = [label] if isinstance(label, str) else list(label)
+        # A choice of our TextArea's name leaves it no place.
+        remarks = [] if text is None or self.from_name == REMARK else [self._remark(text)]
         if not chosen:
-            return []
+            return remarks
         digest = blake2b("\0".join([self.from_name, *chosen]).encode(), digest_size=6).hexdigest()
         region: dict[str, object] = {
             "id": REGION_PREFIX + digest,
@@ -140,7 +142,7 @@ class LabelConfig:
         }
         if score is not None:
             region["score"] = score
-        return [region] if text is None else [region, self._remark(text)]
+        return [region, *remarks]
 
     def _remark(self, text: str) -> dict[str, object]:
         """Return what a TextArea named as ours shows; of no control, it is kept with the prediction and not shown.

@@ -76,7 +76,7 @@ def predict(
         vectors = np.stack([found.vectors[task.image or ""] for task in known])
         probabilities = weights.predict_proba(vectors)
         foreign = novelty.score(vectors) if novelty else None
-        results = preselect(config, version, weights, probabilities, foreign)
+        results = preselect(config, version, weights, probabilities, foreign, services.settings.preselect_from)
         answers = {
             task.id: {"result": result, "score": float(clear), "model_version": name}
             for task, result, clear in zip(known, results, clarity(rivals(config, probabilities), foreign), strict=True)
@@ -85,9 +85,12 @@ def predict(
 
 
 def preselect(
-    config: LabelConfig, version: Version, weights: Weights, probabilities: Floats, novelty: Floats | None
+    config: LabelConfig, version: Version, weights: Weights, probabilities: Floats, novelty: Floats | None, sure: float
 ) -> list[list[dict[str, object]]]:
     """Return, for each image, the result that chooses the most probable class, with its confidence and the reason.
+
+    Where that class is not probable enough, the reason stands alone: a wrong choice that is there already is easily
+    left standing.
 
     Parameters
     ----------
@@ -97,10 +100,12 @@ def preselect(
         Of shape (n, k).
     novelty
         Of shape (n,); None when nothing can be said of it yet.
+    sure
+        Least probability of what is chosen.
     """
     names = weights.classes.tolist()
     if config.multiple:
-        return [_preselect_several(config, names, row) for row in probabilities]
+        return [_preselect_several(config, names, row, sure) for row in probabilities]
     sets = prediction_sets(probabilities, version.metrics.get("threshold", 1.0))
     results = []
     for place, row in enumerate(probabilities):
@@ -109,15 +114,20 @@ def preselect(
         why = reason(names, row, likely, 0.0 if novelty is None else float(novelty[place]))
         if "%" not in why:
             why = f"{why} ({names[best]} {int(100 * row[best])} %)"
-        results.append(config.result(str(names[best]), score=round(float(row[best]), 4), text=why))
+        chosen = [str(names[best])] if row[best] >= sure else []
+        results.append(config.result(chosen, score=round(float(row[best]), 4), text=why))
     return results
 
 
-def _preselect_several(config: LabelConfig, names: Sequence[str], row: Floats) -> list[dict[str, object]]:
-    """Return the result that chooses every class which is rather there than not."""
-    chosen = {str(name): float(share) for name, share in zip(names, row, strict=True) if share > LIKELY}
-    why = ", ".join(f"{name} {int(100 * share)} %" for name, share in chosen.items())
-    return config.result(list(chosen), score=round(min(chosen.values()), 4), text=why) if chosen else []
+def _preselect_several(config: LabelConfig, names: Sequence[str], row: Floats, sure: float) -> list[dict[str, object]]:
+    """Return the result that chooses every class which is rather there than not, and surely enough."""
+    likely = {str(name): float(share) for name, share in zip(names, row, strict=True) if share > LIKELY}
+    why = ", ".join(f"{name} {int(100 * share)} %" for name, share in likely.items())
+    if not likely:
+        best = int(np.argmax(row))
+        why = f"rather none ({names[best]} {int(100 * row[best])} %)"
+    chosen = {name: share for name, share in likely.items() if share >= sure}
+    return config.result(list(chosen), score=round(min(chosen.values(), default=0.0), 4), text=why)
 
 
 def rivals(config: LabelConfig, probabilities: Floats) -> Floats:

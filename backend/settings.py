@@ -105,6 +105,14 @@ class Settings(BaseSettings):
     )
     image_downloads: int = Field(8, ge=1, description="Images fetched at the same time.")
 
+    preselect_from: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Least calibrated probability at which a class is preselected. Below one half the choice would be "
+        "wrong more often than right; the reason is shown all the same.",
+    )
+
     show_interval: float = Field(0.5, description="Seconds that Label Studio is left alone between two pushes.")
     show_first: int = Field(
         20, ge=1, le=500, description="Tasks most worth asking, pushed to Label Studio at once after each label."

@@ -93,7 +93,7 @@ def show(services: Services, pools: Pools, champions: Champions, project_id: int
             todo = sorted(todo, key=lambda candidate: scores[candidate.task_id])
             part = todo[: services.settings.show_first if renew else services.settings.show_slice]
             name = _fresh_name(services, project, number) if renew else project.shown or version_name(number)
-            results = _results(config, version, weights, novelty, pool, part)
+            results = _results(config, version, weights, novelty, pool, part, services.settings.preselect_from)
             predictions = [
                 {
                     "task": candidate.task_id,
@@ -139,14 +139,16 @@ def _results(
     novelty: Novelty | None,
     pool: Pool,
     candidates: Sequence[Candidate],
+    sure: float,
 ) -> dict[int, list[dict[str, object]]]:
-    """Return what is preselected, by task: a class where the image is known and something was learned."""
+    """Return what is preselected and told, by task, where the image is known and something was learned."""
     known = [candidate for candidate in candidates if candidate.address is not None]
     if version is None or weights is None or not known:
         return {}
     places = pool.places(candidate.address or "" for candidate in known)
     probabilities = probabilities_of(weights, pool.rows, places)
-    told = preselect(config, version, weights, probabilities, novelty.score(pool.rows[places]) if novelty else None)
+    foreign = novelty.score(pool.rows[places]) if novelty else None
+    told = preselect(config, version, weights, probabilities, foreign, sure)
     return {candidate.task_id: result for candidate, result in zip(known, told, strict=True)}
 
 

@@ -161,6 +161,18 @@ def test_several_labels_are_predicted_in_one_region_in_their_order() -> None:
     assert config.result([]) == []
 
 
+def test_a_reason_can_stand_without_a_choice() -> None:
+    (remark,) = parse_label_config(view(IMAGE, CHOICES)).result([], score=0.4, text="novel")
+    assert remark["value"] == {"text": ["novel"]}
+
+
+def test_a_choice_that_is_named_as_our_remark_gets_none() -> None:
+    config = parse_label_config(view(IMAGE, CHOICES.replace('name="label"', 'name="tandem"')))
+    (region,) = config.result("dog", text="novel")
+    assert config.labels([region]) == ("dog",)
+    assert config.result([], text="novel") == []
+
+
 def test_text_that_no_database_stores_is_no_text() -> None:
     assert [plain_text(value) for value in ("", "悲", "a\0", "\udfff", b"a", None)] == [
         "",

@@ -177,6 +177,7 @@ def loop(
         secret=SecretStr("a secret of the tests"),
         sync_interval=5.0,
         show_calm=2.0,
+        preselect_from=0.0,  # how often the likeliest class is right is counted from what is preselected
     )
     programs = [Running(server, folder / f"{server.name}.log") for server in tandem_programs(services.settings)]
     web, learn, chores = programs
