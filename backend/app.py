@@ -27,6 +27,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from backend import pages
 from backend.database import reading
 from backend.events import BadEvent, Event, TasksTold, TrainingAsked, parse_predict, parse_setup, parse_webhook
+from backend.insight.gallery import Galleries
 from backend.jobs import Kind
 from backend.ledger import Told
 from backend.pages import site
@@ -66,6 +67,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     )
     app.state.services = services
     app.state.champions = Champions()
+    app.state.galleries = Galleries()
     # One thread writes the ledger: SQLite has one writer anyway, and waiting for one's turn beats trying again.
     app.state.telling = CapacityLimiter(1)
     app.state.predicting = CapacityLimiter(PREDICTING)
@@ -217,9 +219,14 @@ async def _check_secret(request: Request) -> None:
         except (binascii.Error, UnicodeDecodeError):
             given = ""
     if not secrets.compare_digest(given.encode(), secret.encode()):
-        log.warning("%s without the secret: refused. Run `tandem connect` for this project", request.url.path)
+        # A browser asks without it first.
+        if scheme or not request.url.path.startswith(("/ui/", "/api/", "/docs")):
+            log.warning("%s without the secret: refused. Run `tandem connect` for this project", request.url.path)
         raise HTTPException(
-            401, "The secret is missing or wrong: run `tandem connect`.", {"WWW-Authenticate": 'Basic realm="tandem"'}
+            401,
+            "The secret is missing or wrong. Label Studio gets it by `tandem connect`; people give their name as user "
+            "name and the secret as password.",
+            {"WWW-Authenticate": 'Basic realm="tandem"'},
         )
 
 

@@ -30,8 +30,8 @@ RECENT = 100
 """Newest labels that tell how good it is now."""
 WINDOW = 50
 """Labels that each point of the curve is the accuracy of."""
-POINTS = 40
-"""Points of a curve, at most."""
+POINTS, LEAST_OF_POINT = 40, 10
+"""Points of a curve, at most, and labels that each has on average, at least, where they are put together by time."""
 BINS = 10
 """Bins of how sure it was."""
 CLASSES = 15
@@ -402,13 +402,14 @@ def _by_time(said: Sequence[_Said]) -> tuple[list[Point], int]:
     """Return the accuracy of each length of time in which there were labels, and that length in seconds."""
     times = [each.told_at for each in said]
     span = max(times) - min(times)
-    step = next((length for length in STEPS if span / length < POINTS), STEPS[-1])
-    points, labels = [], 0
+    points = min(POINTS, len(said) / LEAST_OF_POINT)
+    step = next((length for length in STEPS if span / length < points), STEPS[-1])
+    found, labels = [], 0
     for place, group in groupby(sorted(said, key=lambda each: each.told_at), key=lambda each: each.told_at // step):
         theirs = [each.right for each in group]
         labels += len(theirs)
-        points.append(Point(labels, place * step, rate(sum(theirs), len(theirs))))
-    return points[-POINTS:], step
+        found.append(Point(labels, place * step, rate(sum(theirs), len(theirs))))
+    return found[-POINTS:], step
 
 
 def _calibration(said: Sequence[_Said], right: Sequence[bool]) -> Calibration:

@@ -143,13 +143,15 @@ def render(
         What the template is given besides.
     """
     service = services(request)
+    every = service.projects.all()
+    around = project or (every[0] if len(every) == 1 else None)
 
     def at(page: str, **query: Any) -> str:
-        path = f"/ui/projects/{project.label_studio_id}/{page}" if project else f"/ui/{page}"
+        path = f"/ui/projects/{around.label_studio_id}/{page}" if around else f"/ui/{page}"
         return f"{path}?{urlencode(query)}" if query else path
 
     def task_at(task: int | None = None) -> str:
-        number = project.label_studio_id if project else 0
+        number = around.label_studio_id if around else 0
         path = f"{service.settings.label_studio_for_people}/projects/{number}/data"
         return path if task is None else f"{path}?task={task}"
 
@@ -164,7 +166,8 @@ def render(
         pages=PAGES,
         here=template.removesuffix(".html"),
         project=project,
-        projects=service.projects.all(),
+        around=around,
+        projects=every,
         task_at=task_at,
         person=asking(request),
         at=at,
