@@ -123,7 +123,7 @@ def _sampling(services: Services, case: _Case) -> Finding:
 def _webhook(services: Services, case: _Case) -> Finding:
     url, headers = public_url(services.settings), webhook_headers(services.settings)
     ours, moved = sort_webhooks(services.label_studio.webhooks(case.number), url, headers)
-    mend = f"Mend it: `tandem connect --project {case.number}`, then `tandem sync {case.number}`."
+    mend = f"Mend it: `tandem connect --project {case.number}`, then `tandem sync --project {case.number}`."
     if not ours:
         where = f"; {moved[0].url} is told instead" if moved else ""
         return Finding("webhook", "broken", f"Nobody tells Tandem at {url} of annotations{where}.", mend)
@@ -183,7 +183,9 @@ def _score_column(services: Services, case: _Case, project: Project) -> Finding:
     count = services.label_studio.model_versions(case.number).get(theirs, 0)
     if not count and services.ledger.has_pool(project.id):
         told = f"Label Studio has no prediction of the version it shows, {theirs}: the order is random."
-        return Finding(name, "broken", told, f"Label a task: that pushes anew. Or run `tandem sync {case.number}`.")
+        return Finding(
+            name, "broken", told, f"Label a task: that pushes anew. Or run `tandem sync --project {case.number}`."
+        )
     return Finding(name, "fine", f"Label Studio shows {theirs}, with {count} predictions.")
 
 
