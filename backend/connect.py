@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from backend.data_manager import TABS
 from backend.label_config import parse_label_config
 from backend.labelstudio import Backend, LabelStudio, LabelStudioError, ProjectState, View, Webhook
 from backend.settings import Settings
@@ -20,11 +21,6 @@ USER = "label-studio"
 
 SAMPLING = "Uncertainty sampling"
 """The order of Label Studio's next task: lowest score of the shown version first."""
-
-ASK_NEXT = "Ask next"
-"""Title of the tab that lists unlabelled tasks, the one most worth asking first."""
-
-_HIDDEN = ["tasks:annotations_results", "tasks:avg_lead_time", "tasks:draft_exists", "tasks:predictions_results"]
 
 _PRIVATE_ADDRESS = (
     "Label Studio refuses to call {url}, a private address ({detail}). Start Label Studio with "
@@ -51,7 +47,7 @@ class Connected:
     project: ProjectState
     backend: Backend
     webhook: Webhook
-    view: View
+    views: tuple[View, ...]
     made: bool
     notes: tuple[str, ...]
 
@@ -103,7 +99,7 @@ def connect(
         for other in others
         if other.id < backend.id
     )
-    return Connected(state, backend, webhook, _view(label_studio, number), made, notes[:1])
+    return Connected(state, backend, webhook, _views(label_studio, number), made, notes[:1])
 
 
 def public_url(settings: Settings) -> str:
@@ -228,27 +224,15 @@ def _settle(label_studio: LabelStudio, number: int) -> ProjectState:
     return label_studio.update_project(number, **fields) if fields else state
 
 
-def _view(label_studio: LabelStudio, number: int) -> View:
+def _views(label_studio: LabelStudio, number: int) -> tuple[View, ...]:
+    """Leave a tab of each title there; what somebody made of one stays. Return them."""
     existing = label_studio.views(number)
-    for view in existing:
-        if view.title == ASK_NEXT:
-            return view
-    unlabelled = {"filter": "filter:tasks:total_annotations", "operator": "equal", "type": "Number", "value": 0}
-    made = label_studio.create_view(
-        number,
-        ASK_NEXT,
-        type="list",
-        target="tasks",
-        ordering=["tasks:predictions_score"],
-        filters={"conjunction": "and", "items": [unlabelled]},
-        hiddenColumns={"explore": _HIDDEN, "labeling": _HIDDEN},
-        columnsDisplayType={"tasks:predictions_score": "Number"},
-    )
+    there = {view.title: view for view in reversed(existing)}
+    views = tuple(there.get(tab.title) or label_studio.create_view(number, tab.title, **tab.data()) for tab in TABS)
     if not existing:
-        # Label Studio makes its own tab only in a project that has none, and ours hides what is labelled. Ours comes
-        # first: a labelling screen that is reloaded follows the order of the first tab and not the sampling.
+        # Label Studio makes its own tab only in a project that has none, and ours hide what is labelled.
         label_studio.create_view(number, "Default", type="list", target="tasks")
-    return made
+    return views
 
 
 def explained(error: LabelStudioError, url: str) -> LabelStudioError:

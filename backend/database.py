@@ -43,6 +43,7 @@ projects = sa.Table(
     sa.Column("shown", sa.Text, comment="Name under which predictions stand in Label Studio"),
     sa.Column("shown_version", sa.Integer, comment="Version those predictions come from; 0 is the cold start"),
     sa.Column("synced_at", sa.Float, comment="Unix seconds of the last comparison with Label Studio"),
+    sa.Column("tabs", sa.JSON, comment="What Tandem's tabs list"),
     sa.UniqueConstraint("label_studio_id", "created"),
 )
 

@@ -25,12 +25,13 @@ from redis.exceptions import LockError, RedisError
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["update", "study", "log", "show", "sync"]
+Kind = Literal["update", "study", "log", "show", "tabs", "sync"]
 QUEUES: dict[Kind, str] = {
     "update": "learn",
     "study": "chores",
     "log": "chores",
     "show": "chores",
+    "tabs": "chores",
     "sync": "chores",
 }
 """The queue of each kind of work: one queue per worker process, since RQ can lose a job of a worker with two."""

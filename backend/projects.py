@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -29,6 +30,7 @@ class Project:
     shown: str | None
     shown_version: int | None
     synced_at: float | None
+    tabs: dict[str, Any] | None
 
     @property
     def config(self) -> LabelConfig | None:
@@ -128,6 +130,10 @@ class Projects:
     def note_synced(self, project_id: int, at: float) -> None:
         """Remember that the ledger was compared with Label Studio at `at` (Unix seconds)."""
         self._update(project_id, synced_at=at)
+
+    def note_tabs(self, project_id: int, tabs: dict[str, Any]) -> None:
+        """Remember what the tabs in Label Studio list; see `backend.tabs`."""
+        self._update(project_id, tabs=tabs)
 
     def _update(self, project_id: int, **values: object) -> None:
         with writing(self.engine) as connection:

@@ -153,6 +153,11 @@ class Scores:
             **arrays,
         )
 
+    def made_at(self, project_id: int) -> float | None:
+        """Return when a project's pool was scored last (Unix seconds), None before it was once."""
+        with reading(self.engine) as connection:
+            return connection.scalar(sa.select(scores.c.made_at).where(scores.c.project_id == project_id))
+
     def _write(self, project_id: int, **values: object) -> None:
         statement = upsert(self.engine, scores).values(project_id=project_id, **values)
         with writing(self.engine) as connection:

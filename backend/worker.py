@@ -21,15 +21,16 @@ from rq.job import Job
 from sqlalchemy.exc import SQLAlchemyError
 from threadpoolctl import threadpool_limits
 
+from backend import tabs
 from backend.database import checkpoint
 from backend.jobs import Kind, is_allowed
 from backend.learner import Learners
 from backend.log import log as log_versions
+from backend.pool import Pools
 from backend.predict import Champions
 from backend.reconcile import reconcile
 from backend.services import Services
 from backend.settings import Settings, get_settings
-from backend.pool import Pools
 from backend.show import is_calm, show
 from backend.study import is_due, study
 from backend.update import is_news, update
@@ -103,6 +104,8 @@ def perform(kind: Kind, project_id: int) -> None:
                 log_versions(shop.services, project_id)
             case "show":
                 show(shop.services, shop.pools, shop.champions, project_id)
+            case "tabs":
+                tabs.renew(shop.services, project_id)
             case "sync":
                 reconcile(shop.services, project_id)
     except Exception as error:
@@ -132,6 +135,8 @@ def sweep(services: Services) -> list[tuple[Kind, int]]:
         unshown = services.ledger.has_unshown_tasks(project.id) and is_calm(services.settings, newest)
         if project.config and (unshown or (renewed and services.ledger.has_pool(project.id))):
             due.append(("show", project.id))
+        if tabs.are_due(services, project):
+            due.append(("tabs", project.id))
         if time.time() - (project.synced_at or 0.0) > services.settings.sync_interval:
             due.append(("sync", project.id))
     return [(kind, project_id) for kind, project_id in due if services.jobs.ask(kind, project_id)]

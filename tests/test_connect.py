@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from backend.connect import ASK_NEXT, SAMPLING, TITLE, connect
+from backend.connect import SAMPLING, TITLE, connect
+from backend.data_manager import TABS
 from backend.label_config import UnusableConfig, parse_label_config
 from backend.labelstudio import LabelStudio, LabelStudioError
 from backend.settings import Settings
@@ -67,7 +68,7 @@ def test_a_project_is_made_and_connected(client: LabelStudio, backend: Recording
     assert (backends[0].url, backends[0].title, backends[0].connected) == (backend.url, TITLE, True)
     assert (backends[0].auth_method, backends[0].auth_user) == ("BASIC_AUTH", "label-studio")
     assert [(webhook.url, webhook.headers) for webhook in webhooks] == [(f"{backend.url}/webhook", BEARER)]
-    assert [view.title for view in views] == [ASK_NEXT, "Default"]
+    assert [view.title for view in views] == [tab.title for tab in TABS] + ["Default"]
 
 
 def test_connecting_again_changes_nothing_and_tells_nothing(
@@ -107,7 +108,7 @@ def test_the_tab_lists_what_is_unlabelled_least_certain_first(
     )
     client.update_project(project, model_version="v")
     client.annotate(ids[3], CONFIG.result("cat"))
-    address = f"{client.url}/api/tasks?view={connected.view.id}&project={project}"
+    address = f"{client.url}/api/tasks?view={connected.views[0].id}&project={project}"
     listed = httpx.get(address, headers=client.authorization()).json()["tasks"]
     assert [(task["id"], task["predictions_score"]) for task in listed] == [(ids[1], 0.2), (ids[0], 0.7), (ids[2], 0.9)]
 

@@ -10,7 +10,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 FLOORS = [
     {"settings"},
-    {"database", "labelstudio", "label_config", "events", "images", "jobs", "tracking"},
+    {"database", "labelstudio", "label_config", "data_manager", "events", "images", "jobs", "tracking"},
     {"projects", "ledger", "features", "outcomes", "reviews", "scores", "versions", "studies"},
     {"services"},
     {
@@ -31,6 +31,7 @@ FLOORS = [
         "doctor",
     },
     {"insight"},
+    {"tabs"},
     {"pages"},
     {"app", "worker", "up"},
     {"cli"},
