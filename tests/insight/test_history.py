@@ -9,7 +9,7 @@ import redis
 
 from backend.events import AnnotationsDeleted
 from backend.insight.gallery import Galleries
-from backend.insight.history import Comparison, History, UnknownVersion, compare, history, version
+from backend.insight.history import Comparison, UnknownVersion, compare, history, version
 from backend.learner import Learners
 from backend.rollback import roll_back
 from backend.services import Services
