@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from backend.services import Services
 from backend.update import LIKELY
 from backend.versions import Version, version_name
 from model.calibration import prediction_sets
+from model.selection import in_random_sample
 from model.uncertainty import AMBIGUOUS, NOVEL, ambiguity, reason
 from model.weights import Floats, Weights
 
@@ -53,6 +54,8 @@ class Waiting:
         How few of the labelled images look as foreign, from 0 to 1; where it is known.
     reason
         The same in words, as the annotator reads them.
+    drawn
+        Whether it was drawn at random, to measure by, and is asked in between for that.
     unreadable
         Why the image can't be read, in a word; None when it can.
     """
@@ -66,6 +69,7 @@ class Waiting:
     ambiguity: float | None = None
     novelty: float | None = None
     reason: str = ""
+    drawn: bool = False
     unreadable: str | None = None
 
     @property
@@ -220,17 +224,21 @@ def _waiting(
     ids = told.tasks[places].tolist()
     addresses, unreadable = _images(services, project.id, ids)
     seen = _seen(services, project, version, {task: address for task, address in addresses.items() if address})
+    drawn = in_random_sample([str(task) for task in ids], services.settings.random_share)
     found = []
     for number, (place, task) in enumerate(zip(places.tolist(), ids, strict=True), start=first):
         if task not in addresses:
             continue  # It was deleted since.
         novelty = float(told.novelty[place])
-        known = None if np.isnan(novelty) else novelty
-        found.append(
-            _told_of(
-                number, task, float(told.scores[place]), seen.get(task), known, unreadable.get(task), project.config
-            )
+        waiting = Waiting(
+            place=number,
+            task=task,
+            score=float(told.scores[place]),
+            novelty=None if np.isnan(novelty) else novelty,
+            drawn=bool(drawn[number - first]),
+            unreadable=unreadable.get(task),
         )
+        found.append(replace(waiting, **_opinion(seen[task], novelty, project.config)) if task in seen else waiting)
     return tuple(found)
 
 
@@ -243,29 +251,26 @@ class _Seen:
     likely: list[str]
 
 
-def _told_of(
-    place: int,
-    task: int,
-    score: float,
-    seen: _Seen | None,
-    novelty: float | None,
-    unreadable: str | None,
-    config: LabelConfig | None,
-) -> Waiting:
-    if seen is None or config is None:
-        return Waiting(place, task, score, novelty=novelty, unreadable=unreadable)
+def _opinion(seen: _Seen, novelty: float, config: LabelConfig | None) -> dict[str, Any]:
+    """Return what a version makes of an image, as fields of `Waiting`."""
     row = seen.probabilities
-    unclear = float(ambiguity(rivals(config, row[np.newaxis]))[0])
-    if config.multiple:
+    if config is not None and config.multiple:
         chosen = {name: float(share) for name, share in zip(seen.names, row, strict=True) if share > LIKELY}
-        words = ", ".join(f"{name} {int(100 * share)} %" for name, share in chosen.items()) or "none of the classes"
-        probability = min(chosen.values(), default=None)
-        return Waiting(place, task, score, tuple(chosen), probability, tuple(chosen), unclear, novelty, words)
+        return {
+            "predicted": tuple(chosen),
+            "probability": min(chosen.values(), default=None),
+            "likely": tuple(chosen),
+            "ambiguity": float(ambiguity(rivals(config, row[np.newaxis]))[0]),
+            "reason": ", ".join(f"{name} {int(100 * share)} %" for name, share in chosen.items()) or "rather none",
+        }
     best = int(np.argmax(row))
-    words = reason(seen.names, row, seen.likely, 0.0 if novelty is None else novelty)
-    return Waiting(
-        place, task, score, (seen.names[best],), float(row[best]), tuple(seen.likely), unclear, novelty, words
-    )
+    return {
+        "predicted": (seen.names[best],),
+        "probability": float(row[best]),
+        "likely": tuple(seen.likely),
+        "ambiguity": float(ambiguity(row[np.newaxis])[0]),
+        "reason": reason(seen.names, row, seen.likely, 0.0 if np.isnan(novelty) else novelty),
+    }
 
 
 def _seen(services: Services, project: Project, version: Version | None, addresses: dict[int, str]) -> dict[int, _Seen]:

@@ -50,7 +50,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Redirect
 from markupsafe import Markup
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from backend.database import projects, reading, studies, versions
+from backend.database import projects, reading, reviews, scores, studies, versions
 from backend.projects import Project, UnknownProject
 from backend.services import Services
 
@@ -101,7 +101,7 @@ def acting(request: Request) -> str:
     """
     site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
-    ours = {request.headers.get("host"), urlsplit(services(request).settings.public_url).netloc}
+    ours = {request.headers.get("host"), urlsplit(services(request).settings.public_url).netloc} - {""}
     if site not in (None, "same-origin") or (site is None and origin and urlsplit(origin).netloc not in ours):
         raise HTTPException(403, "This came from a page of another site: use Tandem's own pages.")
     return asking(request)
@@ -146,7 +146,7 @@ def render(
     every = service.projects.all()
     around = project or (every[0] if len(every) == 1 else None)
 
-    def at(page: str, **query: Any) -> str:
+    def at(page: str, /, **query: Any) -> str:
         path = f"/ui/projects/{around.label_studio_id}/{page}" if around else f"/ui/{page}"
         return f"{path}?{urlencode(query)}" if query else path
 
@@ -246,9 +246,12 @@ def _marks(service: Services) -> dict[int, tuple[object, ...]]:
     """Return what tells that something about a project changed, by its Label Studio id."""
     newest = sa.select(sa.func.max(versions.c.number)).where(versions.c.project_id == projects.c.id).scalar_subquery()
     study = sa.select(sa.func.max(studies.c.number)).where(studies.c.project_id == projects.c.id).scalar_subquery()
+    seen = sa.select(scores.c.made_at).where(scores.c.project_id == projects.c.id).scalar_subquery()
+    decided = sa.func.max(sa.func.coalesce(reviews.c.undone_at, reviews.c.reviewed_at))
+    reviewed = sa.select(decided).where(reviews.c.project_id == projects.c.id).scalar_subquery()
     changing = (projects.c.position, projects.c.pinned, projects.c.shown, projects.c.synced_at, projects.c.title)
     with reading(service.engine) as connection:
-        rows = connection.execute(sa.select(projects.c.label_studio_id, *changing, newest, study))
+        rows = connection.execute(sa.select(projects.c.label_studio_id, *changing, newest, study, seen, reviewed))
         return {row[0]: tuple(row[1:]) for row in rows}
 
 
