@@ -45,6 +45,7 @@ import jinja2
 import sqlalchemy as sa
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import Path as PathParameter
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from markupsafe import Markup
@@ -77,6 +78,9 @@ _FILES = {
     path.relative_to(_STATIC).as_posix(): path for path in _STATIC.rglob("*") if path.suffix in (".css", ".js", ".svg")
 } | {name: _SWAGGER / name for name in ("swagger-ui-bundle.js", "swagger-ui.css")}
 _DIGESTS: dict[str, str] = {}
+
+Number = Annotated[int, PathParameter(ge=1, le=(1 << 63) - 1)]
+"""An id in an address, no larger than SQL can hold."""
 _UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
@@ -85,7 +89,7 @@ def services(request: Request) -> Services:
     return request.app.state.services  # type: ignore[no-any-return]
 
 
-def known(request: Request, label_studio_id: int) -> Project:
+def known(request: Request, label_studio_id: Number) -> Project:
     """Return the project of the address."""
     try:
         return services(request).projects.named(label_studio_id)

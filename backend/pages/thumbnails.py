@@ -14,12 +14,10 @@ from functools import partial
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated
 
 import sqlalchemy as sa
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, HTTPException, Request
-from fastapi import Path as PathParameter
 from fastapi.responses import Response
 from PIL import Image
 
@@ -44,16 +42,13 @@ PLACEHOLDER = (
 )
 """Shown where there is no image, or one that can't be read; the page says so in words."""
 
-Number = Annotated[int, PathParameter(ge=1, le=(1 << 63) - 1)]
-"""An id of Label Studio, as SQL can hold it."""
-
 router = APIRouter()
 _making = CapacityLimiter(AT_A_TIME)
 _made = itertools.count(1)
 
 
 @router.get("/ui/projects/{label_studio_id}/thumbnails/{task}", include_in_schema=False)
-async def thumbnail(request: Request, known: site.Known, task: Number) -> Response:
+async def thumbnail(request: Request, known: site.Known, task: site.Number) -> Response:
     """Give a small picture of a task's image."""
     service = site.services(request)
     address, digest = await to_thread.run_sync(_image, service, known.id, task)

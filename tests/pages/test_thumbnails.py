@@ -74,6 +74,7 @@ def test_a_task_or_project_nobody_told_of_has_none(client: TestClient) -> None:
     assert client.get(f"{ADDRESS}/9999").status_code == 404
     assert client.get("/ui/projects/99/thumbnails/1").status_code == 404
     assert client.get(f"{ADDRESS}/{10**30}").status_code == 422
+    assert client.get(f"/ui/projects/{10**30}/thumbnails/1").status_code == 422
 
 
 def test_who_does_not_know_the_secret_sees_no_image(tmp_path: Path) -> None:
