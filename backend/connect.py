@@ -225,14 +225,20 @@ def _settle(label_studio: LabelStudio, number: int) -> ProjectState:
 
 
 def _views(label_studio: LabelStudio, number: int) -> tuple[View, ...]:
-    """Leave a tab of each title there; what somebody made of one stays. Return them."""
-    existing = label_studio.views(number)
-    there = {view.title: view for view in reversed(existing)}
-    views = tuple(there.get(tab.title) or label_studio.create_view(number, tab.title, **tab.data()) for tab in TABS)
-    if not existing:
+    """Leave a tab of each title there, *Ask next* and those made now before others; what is there stays. Return ours."""
+    standing = label_studio.views(number)
+    there = {view.title: view for view in reversed(standing)}
+    missing = [tab for tab in TABS if tab.title not in there]
+    made = [label_studio.create_view(number, tab.title, **tab.data()) for tab in missing]
+    if not standing:
         # Label Studio makes its own tab only in a project that has none, and ours hide what is labelled.
-        label_studio.create_view(number, "Default", type="list", target="tasks")
-    return views
+        standing = [label_studio.create_view(number, "Default", type="list", target="tasks")]
+    if made:
+        first = TABS[0].title
+        place = next((place for place, view in enumerate(standing, start=1) if view.title == first), 0)
+        label_studio.order_views(number, [*standing[:place], *made, *standing[place:]])
+    there |= {view.title: view for view in made}
+    return tuple(there[tab.title] for tab in TABS)
 
 
 def explained(error: LabelStudioError, url: str) -> LabelStudioError:

@@ -53,6 +53,7 @@ class Tab:
             "filters": {"conjunction": "or" if self.lists == "tasks" else "and", "items": items},
             "hiddenColumns": {"explore": hidden, "labeling": hidden},
             "columnsDisplayType": {"tasks:predictions_score": "Number"},
+            "columnsWidth": {"tasks:annotations_results": 400},
         }
 
     def listing(self, data: Mapping[str, Any], ids: Sequence[int]) -> dict[str, Any] | None:
@@ -88,18 +89,20 @@ class Tab:
         return {**data, "filters": {**filters, "items": changed}}
 
 
-_NEVER = ("avg_lead_time", "draft_exists", "predictions_results")
-_UNLABELLED = ("annotations_results", *_NEVER)
-_COUNTS = ("total_annotations", "cancelled_annotations", "total_predictions", "predictions_score")
+_COUNTS = ("total_annotations", "cancelled_annotations", "total_predictions", "avg_lead_time", "draft_exists")
 _ORIGIN = ("inner_id", "file_upload", "storage_filename", "created_at", "completed_at", "updated_by")
-_LABELLED = ("annotations_ids", *_COUNTS, *_ORIGIN, *_NEVER)
+_UNLABELLED = (
+    *("annotators", "annotations_results", "annotations_ids", "predictions_model_versions", "predictions_results"),
+    *("updated_at", *_COUNTS, *_ORIGIN),
+)
+_LABELLED = ("annotations_ids", "predictions_score", "predictions_results", *_COUNTS, *_ORIGIN)
 
 TABS = (
     Tab("Ask next", "unlabelled", ("tasks:predictions_score",), _UNLABELLED),
     Tab("Look again", "annotations", ("tasks:id",), _LABELLED),
     Tab("Ambiguous", "tasks", ("tasks:predictions_score",), _UNLABELLED),
     Tab("Novel", "tasks", ("tasks:predictions_score",), _UNLABELLED),
-    Tab("Disagreements", "annotations", ("-tasks:updated_at",), (*_LABELLED, "predictions_model_versions")),
+    Tab("Disagreements", "annotations", ("-tasks:updated_at",), ("predictions_model_versions", *_LABELLED)),
 )
 """In the order in which they stand. *Ask next* is the first: a labelling screen that is reloaded follows the order of
 the first tab, and not the project's sampling."""

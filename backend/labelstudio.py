@@ -403,6 +403,10 @@ class LabelStudio:
         """Make a tab of the Data Manager."""
         return _view(self._send("POST", "/api/dm/views/", {"project": project_id, "data": {"title": title, **data}}))
 
+    def order_views(self, project_id: int, views: Sequence[View]) -> None:
+        """Put the tabs of a project in this order."""
+        self._send("POST", "/api/dm/views/order/", {"project": project_id, "ids": [view.id for view in views]})
+
     def update_view(self, view: View, data: Mapping[str, object]) -> None:
         """Replace all that a tab shows and how."""
         self._send("PATCH", f"/api/dm/views/{view.id}/", {"data": dict(data)})

@@ -26,6 +26,9 @@ from backend.services import Services
 
 LEAST_PAUSE = 5.0
 """Seconds between two changes of the tabs, at least: each costs Label Studio, which lets one write at a time, 0.1 s."""
+LEAST_ODDS = 3.0
+"""How many times as likely as the label another class must be for the tab to list it: it can't list the clearest first,
+and below that classes overlap. Our own page lists them all."""
 QUESTION = "Look again: {}?"
 """Name of the prediction that tells why a label is in doubt, with the class that speaks against it."""
 LONGEST_CLASS = 60
@@ -47,8 +50,9 @@ def renew(services: Services, project_id: int) -> None:
             return
         as_of = _as_of(services, project)
         told = doubts(services, project)
+        doubted = [doubt for doubt in told.doubts if doubt.odds >= LEAST_ODDS or doubt.look_alike][:LONGEST]
         found = {
-            "Look again": [doubt.said.annotation for doubt in told.doubts],
+            "Look again": [doubt.said.annotation for doubt in doubted],
             "Ambiguous": _listed(services, project, "ambiguous"),
             "Novel": _listed(services, project, "novel"),
             "Disagreements": [disagreement.labels[0].annotation for disagreement in told.disagreements],
@@ -58,7 +62,7 @@ def renew(services: Services, project_id: int) -> None:
             changed = tab.listing(view.data, found[view.title]) if tab else None
             if changed is not None:
                 services.label_studio.update_view(view, changed)
-        asked = _ask(services, project, config, {doubt.task: doubt for doubt in told.doubts[:LONGEST]})
+        asked = _ask(services, project, config, {doubt.task: doubt for doubt in doubted})
         services.projects.note_tabs(project_id, {"as_of": as_of, "at": time.time(), "asked": asked})
 
 
