@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from backend.pages import health, overview, queue, site, thumbnails, trial, versions
+from backend.pages import doubts, health, overview, queue, site, thumbnails, trial, versions
 
 router = APIRouter()
-for page in (site, overview, health, queue, thumbnails, versions, trial):
+for page in (site, overview, health, doubts, queue, thumbnails, versions, trial):
     router.include_router(page.router)
