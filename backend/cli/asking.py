@@ -65,6 +65,9 @@ def status(json: AsJson = False) -> None:
         "right of all",
         "alarm",
     )
+    if not told:
+        typer.echo("Tandem serves no project yet: connect one with `tandem connect --project NUMBER`.")
+        return
     table(columns, rows)
     typer.echo("Right: the share of images that were predicted rightly before their label was learned.")
 
@@ -129,6 +132,8 @@ def _tell_doubts(told: Doubts) -> None:
         for each in told.doubts
     ]
     table(("#task", "labelled", "rather", "#times likelier", "why"), rows, "Labels in doubt")
+    if not rows:
+        typer.echo("No label is in doubt.")
     if told.disagreements:
         split = [
             (str(each.task), "; ".join(f"{_named(said.label)} by {said.person or 'somebody'}" for said in each.labels))
@@ -191,6 +196,8 @@ def _tell_history(told: History) -> None:
         )
         for line in told.versions
     ]
+    if not rows:
+        typer.echo("There is no version yet: label some images.")
     table(("#version", "", "made at", "#labels", "#more", "#right of 50", "#right of all", "MLflow"), rows)
     if told.pinned:
         who = plain(told.pinned.who or "somebody")

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+LITTLE = 0.01
+"""Probability below which a further class is not worth naming."""
+
 
 @app.command(epilog=examples("tandem predict cat.jpg", "tandem predict photos/ --json"), rich_help_panel="Use")
 def predict(
@@ -86,7 +89,7 @@ def _as_row(file: Path, told: Trial | str) -> tuple[str, ...]:
     if isinstance(told, str):
         return (str(file), "", "", "", told)
     of = {each.name: each.probability for each in told.probabilities}
-    then = [each for each in told.probabilities if each.name not in told.chosen][:2]
+    then = [each for each in told.probabilities if each.name not in told.chosen and each.probability >= LITTLE][:2]
     sure = min((of[name] for name in told.chosen if name in of), default=None)
     others = ", ".join(f"{each.name} {share(each.probability)}" for each in then)
     return (str(file), ", ".join(told.chosen), share(sure), others, told.told)

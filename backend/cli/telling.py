@@ -142,7 +142,9 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """Print a table; a column whose name begins with ``#`` is set to the right."""
+    """Print a table, if there are rows; a column whose name begins with ``#`` is set to the right."""
+    if not rows:
+        return
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -182,14 +184,18 @@ def _shown(character: str) -> bool:
 
 
 def share(value: float | None) -> str:
-    """Return a share as people read it.
+    """Return a share as people read it: what is nearly certain is not told as certain.
 
     Examples
     --------
-    >>> share(0.8349), share(None)
-    ('83 %', '')
+    >>> share(0.8349), share(0.998), share(1.0), share(None)
+    ('83 %', '> 99 %', '100 %', '')
     """
-    return "" if value is None else f"{value:.0%}".replace("%", " %")
+    if value is None:
+        return ""
+    if 0.99 < value < 1:
+        return "> 99 %"
+    return "< 1 %" if 0 < value < 0.01 else f"{value:.0%}".replace("%", " %")
 
 
 def moment(seconds: float | None) -> str:
