@@ -163,7 +163,8 @@ async def versions(request: Request) -> Answer:
 def _work(event: Event, told: Told) -> list[Kind]:
     """Return the kinds of work that follow from an event."""
     work: list[Kind] = []
-    if isinstance(event, TrainingAsked) or (isinstance(event, TasksTold) and event.with_annotations):
+    # Under another label config an annotation may say something else, and the ledger holds only what it learned of it.
+    if isinstance(event, TrainingAsked) or (isinstance(event, TasksTold) and event.with_annotations) or told.config:
         work.append("sync")
     if told.labels or told.config:
         work.append("update")

@@ -152,7 +152,7 @@ def heard_of(services: Services, label_studio_id: int, created: int, xml: str) -
         return project
     title = project.title if project else f"Project {label_studio_id}"
     told = services.ledger.tell(ProjectTold(ProjectFacts(label_studio_id, created, title, xml)))
-    if project is None:
-        log.info("Heard of project %d of Label Studio; asking it for its tasks", label_studio_id)
+    if project is None or told.config:
+        log.info("Heard of project %d of Label Studio, or of its label config; comparing with it", label_studio_id)
         services.jobs.ask("sync", told.project.id)
     return told.project

@@ -109,6 +109,24 @@ def test_a_webhook_is_in_the_ledger_when_it_is_answered_also_without_redis(
     assert [label.label for label in services.ledger.in_force(1).values()] == ["dog"]
 
 
+@pytest.mark.parametrize("path", ["/webhook", "/setup"])
+def test_when_other_choices_can_be_made_all_annotations_are_read_anew(
+    client: TestClient, services: Services, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    event = recorded("webhook_project_updated__0_POST_webhook_PROJECT_UPDATED")
+    client.post("/webhook", json=event)
+    asked: list[str] = []
+    monkeypatch.setattr(services.jobs, "ask", lambda kind, project_id: asked.append(kind))
+    xml = event["project"]["label_config"].replace("<Choices", '<Choices choice="multiple"')
+    event["project"]["label_config"] = xml
+    (project,) = services.projects.all()
+    setup = {"project": f"{project.label_studio_id}.{project.created}", "schema": xml}
+    client.post(path, json=event if path == "/webhook" else setup)
+    assert services.projects.get(project.id).label_config == xml
+    assert "sync" in asked
+    assert len(services.projects.all()) == 1
+
+
 def test_an_unknown_action_is_ignored(client: TestClient) -> None:
     assert client.post("/webhook", json={"action": "COMMENT_CREATED"}).json() == {"status": "ignored"}
 
