@@ -9,15 +9,18 @@ share their class, which is tried out on the labels themselves: on faces, where 
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg.blas import dsymm
 
-from model.head import StreamingLDA
-from model.weights import Floats, LinearWeights, as_features
+from model.head import Moments, StreamingLDA
+from model.weights import Floats, LinearWeights, as_features, softmax
 
 NEIGHBOURS = 20
 """Nearest neighbours of each image. More reach farther, fewer share a class more often."""
@@ -41,6 +44,9 @@ TRIED = 100
 _SPREAD = 0.8
 _STEPS = 12
 _PRIOR_TRIED, _PRIOR_RIGHT = 5, 3
+
+_DRAWN = 500
+_WIDEST, _BISECTIONS = 2.0, 10
 
 Singles = NDArray[np.float32]
 
@@ -111,7 +117,7 @@ class PoolLessons:
         """Return what serves: the geometric mean of the head alone and of the head that learned from the pool, too.
 
         At full trust both count the same, at none the head serves alone. The mean is of probabilities, so the weights
-        are linear again. Neither head is changed.
+        are linear again; of what it is surer than the head alone, half is taken back. Neither head is changed.
 
         Parameters
         ----------
@@ -137,12 +143,43 @@ class PoolLessons:
         share = self.trust / 2
         own, other = (1 - share) / alone.temperature, share / helped.temperature
         known = alone.reserved == 0
-        return replace(
+        mean = replace(
             alone,
             coef=np.where(known[:, np.newaxis], own * alone.coef + other * helped.coef, 0),
             intercept=np.where(known, own * alone.intercept + other * helped.intercept, 0),
             temperature=1.0,
         )
+        return replace(mean, temperature=self._temperature(alone, mean)) if known.sum() > 1 else mean
+
+    def _temperature(self, alone: LinearWeights, mean: LinearWeights) -> float:
+        """Return the temperature at which `mean` is half as much surer of the pool than `alone` as it would be.
+
+        The images that taught it agree with what they taught, so it is too sure of the others. How sure `alone` may be
+        was tried out on the labels; that the mean is right more often is why not all is taken back.
+        """
+        before, after = self._logits(alone), self._logits(mean)
+        target = (_sureness(before, 1.0) + _sureness(after, 1.0)) / 2
+        low, high = -_WIDEST, _WIDEST
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if _sureness(after, math.exp(middle)) < target else (middle, high)
+        return math.exp((low + high) / 2)
+
+    def _logits(self, weights: LinearWeights) -> Floats:
+        """Return logits, shape (s, k), of the pool as the sums have it: a Gaussian for each class, one covariance."""
+        known = weights.reserved == 0
+        coef, intercept = weights.coef[known] / weights.temperature, weights.intercept[known] / weights.temperature
+        moments = self._moments
+        covariance = coef @ dsymm(1.0, moments.within, coef.T, lower=1) / moments.counts.sum()
+        spectrum, basis = np.linalg.eigh(covariance)
+        normal = np.random.default_rng(0).normal(size=(_DRAWN, len(coef)))
+        drawn = normal * np.sqrt(np.maximum(spectrum, 0)) @ basis.T
+        of_class = np.random.default_rng(0).choice(len(moments.counts), _DRAWN, p=moments.counts / moments.counts.sum())
+        return cast(Floats, drawn + (moments.means @ coef.T + intercept)[of_class])
+
+    @cached_property
+    def _moments(self) -> Moments:
+        return self.head.moments()
 
 
 def neighbour_graph(X: ArrayLike, random_state: int = 0) -> NeighbourGraph:  # noqa: N803
@@ -249,6 +286,11 @@ def _trust(graph: NeighbourGraph, near: Any, shares: Singles, reach: Singles) ->
     chance /= count**2
     right = (int((true == guess).sum()) + _PRIOR_RIGHT) / count
     return max(0.0, (right - chance) / (1 - chance))
+
+
+def _sureness(logits: Floats, temperature: float) -> float:
+    """Return the mean probability of the likeliest class."""
+    return float(softmax(logits / temperature).max(axis=1).mean())
 
 
 def _likeliness(reach: Singles, mass: Singles, counts: Singles) -> Singles:

@@ -74,13 +74,26 @@ def test_with_lessons_not_trusted_the_head_serves_alone():
     assert replace(lessons, trust=0.0).weights(head) is head.weights()
 
 
-def test_the_weights_are_the_geometric_mean_of_both_heads():
+def test_the_weights_are_the_geometric_mean_of_both_heads_at_one_temperature():
     X, y = blobs()
     head = StreamingLDA().partial_fit(X[::29], y[::29])
     lessons = replace(learn_from_pool(neighbour_graph(X), X[::29], y[::29]), trust=1.0)
     mean = np.sqrt(head.predict_proba(X) * copy.deepcopy(head).merge(lessons.head).predict_proba(X))
-    mean /= mean.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(lessons.weights(head).predict_proba(X), mean, rtol=1e-9)
+    weights = lessons.weights(head)
+    assert weights.temperature > 1
+    mean **= 1 / weights.temperature
+    np.testing.assert_allclose(weights.predict_proba(X), mean / mean.sum(axis=1, keepdims=True), rtol=1e-9)
+
+
+def test_half_of_what_the_pool_makes_surer_is_taken_back():
+    X, y = blobs()
+    head = StreamingLDA().partial_fit(X[::29], y[::29])
+    weights = replace(learn_from_pool(neighbour_graph(X), X[::29], y[::29]), trust=1.0).weights(head)
+    alone, helped, untamed = (
+        each.predict_proba(X).max(axis=1).mean()
+        for each in (head.weights(), weights, replace(weights, temperature=1.0))
+    )
+    assert helped == pytest.approx((alone + untamed) / 2, abs=0.02)
 
 
 def test_lessons_name_the_images_they_teach_so_that_they_can_be_learned_again():
