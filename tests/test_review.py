@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import redis
+from pydantic import SecretStr
 
-from backend.labelstudio import LabelStudioUnreachable
+from backend.events import ProjectTold
+from backend.label_config import parse_label_config
+from backend.labelstudio import LabelStudio, LabelStudioUnreachable
+from backend.reconcile import reconcile
 from backend.review import NoSuchClass, Overtaken, Unknown, confirm, correct, undo
-from tests.parts import Classroom, make_services
+from tests import conftest
+from tests.parts import CONFIG, Classroom, make_services
 
 Answer = Callable[[httpx.Request], httpx.Response]
 
@@ -149,3 +156,54 @@ def test_a_confirmation_needs_no_label_studio_and_holds_for_what_was_seen(classr
     assert classroom.services.reviews.settled(1) == {(1, ("sad",))}
     undo(classroom.services, classroom.project, review.id, "ada")
     assert classroom.services.reviews.settled(1) == set()
+
+
+@pytest.mark.servers
+def test_label_studio_has_the_correction_as_an_update_of_the_same_annotation(
+    tmp_path: Path, valkey: str, label_studio: conftest.LabelStudio
+) -> None:
+    redis.Redis.from_url(valkey).flushall()
+    services = make_services(
+        tmp_path, valkey, label_studio_url=label_studio.url, label_studio_api_key=SecretStr(label_studio.api_key)
+    )
+    with closing(services), LabelStudio(label_studio.url, label_studio.api_key) as client:
+        facts = client.create_project("Review", CONFIG).facts
+        first, second = client.import_tasks(facts.id, [{"data": {"image": "http://127.0.0.1:1/x.png"}}] * 2)
+        config = parse_label_config(CONFIG)
+        note = {
+            "from_name": "note",
+            "to_name": "image",
+            "type": "textarea",
+            "id": "n",
+            "value": {"text": ["odd light"]},
+        }
+        given = client.annotate(first, [*config.result("sad"), note], lead_time=4.5)
+        other = client.annotate(second, config.result("happy"), lead_time=1.0)
+        project = services.ledger.tell(ProjectTold(facts)).project
+        reconcile(services, project.id)
+        before = client.annotation(given)
+
+        review = correct(services, project, given, ["sad"], ["angry"], "ada")
+        after = client.annotation(given)
+        assert config.labels(after["result"]) == ("angry",)
+        assert note in after["result"]
+        kept = ("id", "task", "completed_by", "lead_time", "created_at", "ground_truth", "was_cancelled")
+        assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+        reconcile(services, project.id)
+        assert {label.label for label in services.ledger.in_force(project.id).values()} == {"angry", "happy"}
+
+        undo(services, project, review.id, "ada")
+        assert client.annotation(given)["result"] == before["result"]
+
+        confirm(services, project, other, ["happy"], "ada")
+        unchanged = client.annotation(other)
+        assert (unchanged["ground_truth"], config.labels(unchanged["result"])) == (False, ("happy",))
+
+        client.update_annotation(given, result=config.result("surprise"))
+        with pytest.raises(Overtaken, match="it says surprise now"):
+            correct(services, project, given, ["angry"], ["happy"], "ada")
+        client.delete_annotation(given)
+        with pytest.raises(Unknown, match="no longer in Label Studio"):
+            correct(services, project, given, ["angry"], ["happy"], "ada")
+        reconcile(services, project.id)
+        assert [label.label for label in services.ledger.in_force(project.id).values()] == ["happy"]
