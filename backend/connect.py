@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from backend.data_manager import TABS
-from backend.label_config import parse_label_config
+from backend.label_config import left_to_people, parse_label_config
 from backend.labelstudio import Backend, LabelStudio, LabelStudioError, ProjectState, View, Webhook
 from backend.settings import Settings
 
@@ -93,13 +93,14 @@ def connect(
             label_studio.delete_webhook(webhook)
         raise explained(error, url) from error
     state = _settle(label_studio, number)
-    notes = tuple(
+    earlier = [
         f"Label Studio asks the backend {other.title!r} ({other.url}) for predictions, since it was connected earlier: "
         "remove it in the project's settings to have Tandem's."
         for other in others
         if other.id < backend.id
-    )
-    return Connected(state, backend, webhook, _views(label_studio, number), made, notes[:1])
+    ]
+    notes = (*earlier[:1], *left_to_people(state.facts.label_config))
+    return Connected(state, backend, webhook, _views(label_studio, number), made, notes)
 
 
 def public_url(settings: Settings) -> str:
@@ -225,7 +226,7 @@ def _settle(label_studio: LabelStudio, number: int) -> ProjectState:
 
 
 def _views(label_studio: LabelStudio, number: int) -> tuple[View, ...]:
-    """Leave a tab of each title there, *Ask next* and those made now before others; what is there stays. Return ours."""
+    """Leave a tab of each title there, *Ask next* and those made now before others, and return them."""
     standing = label_studio.views(number)
     there = {view.title: view for view in reversed(standing)}
     missing = [tab for tab in TABS if tab.title not in there]

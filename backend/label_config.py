@@ -226,6 +226,33 @@ def parse_label_config(xml: str) -> LabelConfig:
     )
 
 
+def left_to_people(xml: str) -> tuple[str, ...]:
+    """Return sentences about what a labeling configuration asks and shows that `parse_label_config` passes over.
+
+    Examples
+    --------
+    >>> left_to_people('''
+    ...   <View>
+    ...     <Image name="face" value="$photo"/>
+    ...     <Choices name="mood" toName="face"><Choice value="joy"/></Choices>
+    ...     <Choices name="light" toName="face"><Choice value="dim"/></Choices>
+    ...   </View>''')
+    ("Tandem learns what is chosen in 'mood'; 'light' is left to people.",)
+    """
+    config = parse_label_config(xml)
+    tags = list(_root(xml).iter())
+    others = [tag.get("name", "") for tag in tags if _is(tag, "Choices") and tag.get("name") != config.from_name]
+    unseen = [tag.get("name", "") for tag in tags if _is(tag, "Image") and tag.get("name") != config.to_name]
+    told = []
+    if others:
+        names = " and ".join(map(repr, others))
+        told.append(f"Tandem learns what is chosen in {config.from_name!r}; {names} is left to people.")
+    if unseen:
+        names = " and ".join(map(repr, unseen))
+        told.append(f"Tandem looks at {config.to_name!r} alone: what people choose by {names} it can't learn.")
+    return tuple(told)
+
+
 def _root(xml: str) -> Element:
     if len(xml) > MAX_XML:
         raise UnusableConfig(f"The labeling configuration is longer than {MAX_XML} characters: shorten it.")

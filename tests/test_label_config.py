@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import re
 
-from backend.label_config import MAX_XML, LabelConfig, UnusableConfig, parse_label_config, plain_text
+import pytest
+import yaml
+
+from backend.label_config import MAX_XML, LabelConfig, UnusableConfig, left_to_people, parse_label_config, plain_text
+from backend.up import install
+from tests.conftest import STATE
 
 IMAGE = '<Image name="image" value="$image"/>'
 CHOICES = '<Choices name="label" toName="image"><Choice value="cat"/><Choice value="dog"/></Choices>'
@@ -159,6 +164,40 @@ def test_several_labels_are_predicted_in_one_region_in_their_order() -> None:
     assert region["id"] not in {config.result("dog")[0]["id"], config.result("cat")[0]["id"]}
     assert config.result(["dog"]) == config.result("dog")
     assert config.result([]) == []
+
+
+TEMPLATES = "lib/python*/site-packages/label_studio/annotation_templates/**/config.yml"
+CLASSIFY = {
+    "image-classification": ("choice", ()),
+    "medical-image-classification-with-bboxes": ("classification", ()),
+    "content-based-image-search": ("similar", ("'image1' and 'image2' and 'image3' it can't learn",)),
+}
+REFUSED = {
+    "breast-cancer-mammogram-classification": "No <Choices> labels a whole image",
+    "image-captioning": "has no <Choices>",
+    "multipage-documents": "has no <Choices>",
+    "object-detection-with-bounding-boxes": "has no <Choices>",
+    "semantic-segmentation-with-masks": "has no <Choices>",
+    "visual-question-answering": "has no <Choices>",
+    "text-classification": "shows no image",
+    "video-classification": "shows no image",
+}
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("name", sorted(CLASSIFY | REFUSED))
+def test_label_studios_own_templates_can_be_learned_or_are_refused_in_a_sentence(name: str) -> None:
+    install.install_label_studio(STATE, STATE / "logs" / "install-label-studio.log")
+    venv = install.label_studio_program(STATE).parents[1]
+    (path,) = (path for path in venv.glob(TEMPLATES) if path.parent.name == name)
+    xml = yaml.safe_load(path.read_text())["config"]
+    if name in CLASSIFY:
+        control, told = CLASSIFY[name]
+        assert parse_label_config(xml).from_name == control
+        assert [words for words, note in zip(told, left_to_people(xml), strict=True) if words not in note] == []
+    else:
+        with pytest.raises(UnusableConfig, match=re.escape(REFUSED[name])):
+            parse_label_config(xml)
 
 
 def test_a_reason_can_stand_without_a_choice() -> None:
