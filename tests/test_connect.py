@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from backend.connect import SAMPLING, TITLE, connect
-from backend.data_manager import TABS
+from backend.data_manager import LISTS, TABS
 from backend.label_config import UnusableConfig, parse_label_config
-from backend.labelstudio import LabelStudio, LabelStudioError
+from backend.labelstudio import LabelStudio, LabelStudioError, View
 from backend.settings import Settings
 from tests.recording import RecordingBackend, recording_backend
 
@@ -111,6 +111,51 @@ def test_the_tab_lists_what_is_unlabelled_least_certain_first(
     address = f"{client.url}/api/tasks?view={connected.views[0].id}&project={project}"
     listed = httpx.get(address, headers=client.authorization()).json()["tasks"]
     assert [(task["id"], task["predictions_score"]) for task in listed] == [(ids[1], 0.2), (ids[0], 0.7), (ids[2], 0.9)]
+
+
+def listed(client: LabelStudio, view: View) -> list[int]:
+    answer = httpx.get(f"{client.url}/api/tasks?view={view.id}", headers=client.authorization()).raise_for_status()
+    return [task["id"] for task in answer.json()["tasks"]]
+
+
+def test_label_studio_lists_the_tasks_that_a_tab_names(
+    client: LabelStudio, backend: RecordingBackend, title: str
+) -> None:
+    connected = connect(settings(backend.url), client, title=title, label_config=CONFIG_XML)
+    project = connected.project.facts.id
+    ids = client.import_tasks(project, [{"data": {"image": f"{number}.png"}} for number in range(4)])
+    annotation = client.annotate(ids[3], CONFIG.result("cat"))
+    for view in connected.views[1:]:
+        assert listed(client, view) == []
+        tab = LISTS[view.title]
+        data = tab.listing(view.data, [annotation] if tab.lists == "annotations" else [ids[2], ids[0]])
+        assert data is not None
+        client.update_view(view, data)
+        assert sorted(listed(client, view)) == ([ids[3]] if tab.lists == "annotations" else [ids[0], ids[2]])
+    assert [view.title for view in client.views(project)] == [tab.title for tab in TABS] + ["Default"]
+
+
+def test_a_tab_that_was_deleted_comes_back_and_what_a_user_changed_or_made_stays(
+    client: LabelStudio, backend: RecordingBackend, title: str
+) -> None:
+    project = client.create_project(title, CONFIG_XML).facts.id
+    mine = client.create_view(project, "Mine", type="list", target="tasks")
+    connected = connect(settings(backend.url), client, project=project)
+    assert [view.title for view in client.views(project)] == [tab.title for tab in TABS] + ["Mine"]
+    ask_next, novel = connected.views[0], connected.views[3]
+    client.update_view(ask_next, ask_next.data | {"ordering": ["-tasks:id"]})
+    client.order_views(project, [mine, *connected.views])
+    httpx.delete(f"{client.url}/api/dm/views/{novel.id}/", headers=client.authorization()).raise_for_status()
+    connect(settings(backend.url), client, project=project)
+    views = client.views(project)
+    assert [view.title for view in views] == ["Mine", "Ask next", "Novel", "Look again", "Ambiguous", "Disagreements"]
+    assert views[1].data["ordering"] == ["-tasks:id"]
+
+
+def test_what_it_passes_over_is_told(client: LabelStudio, backend: RecordingBackend, title: str) -> None:
+    more = '<Choices name="light" toName="image"><Choice value="dim"/></Choices></View>'
+    connected = connect(settings(backend.url), client, title=title, label_config=CONFIG_XML.replace("</View>", more))
+    assert connected.notes == ("Tandem learns what is chosen in 'label'; 'light' is left to people.",)
 
 
 def test_a_project_is_taken_by_its_number_with_what_it_shows_left_as_it_is(
