@@ -13,7 +13,7 @@ import secrets
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from enum import Enum
 from functools import partial
 from typing import Any, TypeVar
 
@@ -32,7 +32,6 @@ from backend.jobs import Kind
 from backend.ledger import Told
 from backend.pages import site
 from backend.predict import Champions, heard_of, predict
-from backend.projects import UnknownProject
 from backend.services import Services
 from backend.settings import Settings
 from backend.versions import version_name
@@ -73,14 +72,14 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     app.state.predicting = CapacityLimiter(PREDICTING)
     app.state.reading = CapacityLimiter(8)
     protected = [Depends(_check_secret)]
-    app.add_api_route("/", health, methods=["GET"])
-    app.add_api_route("/health", health, methods=["GET"])
-    app.add_api_route("/ready", ready, methods=["GET"])
-    app.add_api_route("/setup", setup, methods=["POST"], dependencies=protected)
-    app.add_api_route("/predict", predictions, methods=["POST"], dependencies=protected)
-    app.add_api_route("/webhook", webhook, methods=["POST"], dependencies=protected)
-    app.add_api_route("/versions", versions, methods=["GET"], dependencies=protected)
-    app.add_api_route("/projects/{label_studio_id}/review", review, methods=["GET"], dependencies=protected)
+    tags: list[str | Enum] = ["what Label Studio asks"]
+    app.add_api_route("/", health, methods=["GET"], tags=tags)
+    app.add_api_route("/health", health, methods=["GET"], tags=tags)
+    app.add_api_route("/ready", ready, methods=["GET"], tags=tags)
+    app.add_api_route("/setup", setup, methods=["POST"], tags=tags, dependencies=protected)
+    app.add_api_route("/predict", predictions, methods=["POST"], tags=tags, dependencies=protected)
+    app.add_api_route("/webhook", webhook, methods=["POST"], tags=tags, dependencies=protected)
+    app.add_api_route("/versions", versions, methods=["GET"], tags=tags, dependencies=protected)
     app.include_router(pages.router, dependencies=protected)
     app.add_exception_handler(StarletteHTTPException, site.tell_error)
     app.add_exception_handler(BadEvent, _bad_event)
@@ -132,21 +131,6 @@ async def webhook(request: Request, background: BackgroundTasks) -> Answer:
     for kind in _work(event, told):
         background.add_task(services.jobs.ask, kind, told.project.id)
     return {"status": "told", "position": told.project.position}
-
-
-async def review(request: Request, label_studio_id: int) -> Answer:
-    """Tell what the newest study of a project found: doubts, people, novel tasks, shift, domains."""
-    services: Services = request.app.state.services
-
-    def found() -> Answer:
-        project = services.projects.named(label_studio_id)
-        study = services.studies.newest(project.id)
-        return {"study": asdict(study) if study else None}
-
-    try:
-        return await _in_thread(request, "reading", found)
-    except UnknownProject as unknown:
-        raise HTTPException(404, str(unknown)) from unknown
 
 
 async def versions(request: Request) -> Answer:
