@@ -139,7 +139,7 @@ def label_config(classes: Sequence[str]) -> str:
     >>> print(label_config(["cat", "dog"]))
     <View>
       <Image name="image" value="$image" zoom="true" />
-      <Style>.tandem form { display: none; }</Style>
+      <Style>.tandem form, .tandem button { display: none; }</Style>
       <View className="tandem">
         <TextArea name="tandem" toName="image" editable="false" visibleWhen="choice-selected" whenTagName="tandem" />
       </View>
