@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from backend.database import annotation_table, outcomes, reading, tasks
-from backend.insight.comparison import Comparison, compare
+from backend.insight.improvement import Improvement, improvement
 from backend.projects import Project
 from backend.services import Services
 from backend.studies import Study
@@ -225,7 +225,7 @@ class Overview:
     classes: list[Class]
     measured: Measured | None
     sample: Rate | None
-    comparison: Comparison | None
+    improvement: Improvement | None
     pace: Pace
     domain_field: str
     domains: list[Domain]
@@ -272,7 +272,7 @@ def overview(services: Services, project: Project) -> Overview:
         classes=_classes(project, labels, said),
         measured=_measured(measured, said, several),
         sample=_sample(findings.get("sample")),
-        comparison=compare(services, project),
+        improvement=improvement(services, project),
         pace=_pace(services, project),
         domain_field=services.settings.domain_field,
         domains=[

@@ -20,8 +20,8 @@ To add a page, say `queue`:
 
        <section id="waiting" {{ live("#waiting") }}> ... </section>
 
-   Give whatever can have the focus in a list an id: by it the focus is found again; a `<details>` with an id stays open. What
-   has `data-say="A sentence."` is read out when it has changed. Links and forms: `{{ at("queue", page=2) }}`;
+   Give whatever in a list can have the focus an id: by it the focus is found again. A `<details>` with an id stays
+   open. What has `data-say="A sentence."` is read out when it changed. Links and forms: `{{ at("queue", page=2) }}`;
    `{{ task_at(7) }}` is a task in Label Studio, `{{ task_at() }}` the project there. Plots are tables: see
    `static/plots.js`. No inline script or style passes the content security policy.
 4. `backend/pages/__init__.py` includes its router. The navigation has its name already.

@@ -37,7 +37,7 @@ def measured(classroom: Classroom) -> Measured:
 def test_without_a_label_there_is_nothing_to_tell(classroom: Classroom) -> None:
     now = overview(classroom.services, classroom.project)
     assert (now.tasks, now.labelled, now.labels, now.version) == (len(classroom.tasks), 0, 0, "tandem-v0")
-    assert (now.measured, now.sample, now.comparison, now.forecast, now.studied_at) == (None,) * 5
+    assert (now.measured, now.sample, now.improvement, now.forecast, now.studied_at) == (None,) * 5
     assert (now.pace.with_prediction, now.pace.without) == (None, None)
     assert {each.name for each in now.classes} == set(classroom.project.classes)
     assert all(each.labels == 0 and each.found.share is None for each in now.classes)

@@ -12,8 +12,8 @@ import pytest
 
 import backend.update
 from backend.database import versions, writing
-from backend.insight import comparison
-from backend.insight.comparison import compare, probability_of_better
+from backend.insight import improvement as module
+from backend.insight.improvement import improvement, probability_of_better
 from backend.jobs import Jobs
 from backend.learner import Learners
 from backend.services import Services
@@ -30,7 +30,7 @@ def open_door(*_: object) -> Iterator[None]:
 def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Services:
     monkeypatch.setattr(Jobs, "lock", open_door)
     monkeypatch.setattr(backend.update, "BURST_SECONDS", 0.0)
-    monkeypatch.setattr(comparison, "LEAST", 5)
+    monkeypatch.setattr(module, "LEAST", 5)
     return make_services(tmp_path)
 
 
@@ -57,12 +57,12 @@ def right(classroom: Classroom, number: int, tasks: range) -> list[bool]:
 
 
 def test_with_few_labels_nothing_is_compared(classroom: Classroom, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "LEAST", 12)
-    assert compare(classroom.services, classroom.project) is None
+    monkeypatch.setattr(module, "LEAST", 12)
+    assert improvement(classroom.services, classroom.project) is None
 
 
 def test_both_are_asked_about_the_same_pictures_before_learning_them(classroom: Classroom) -> None:
-    told = compare(classroom.services, classroom.project)
+    told = improvement(classroom.services, classroom.project)
     assert told is not None
     tasks = range(2, 13)
     served = [right(classroom, task - 1, range(task, task + 1))[0] for task in tasks]
@@ -75,7 +75,7 @@ def test_both_are_asked_about_the_same_pictures_before_learning_them(classroom: 
 
 
 def test_a_pinned_version_is_the_one_compared_with(classroom: Classroom) -> None:
-    told = compare(classroom.services, replace(classroom.project, pinned=4))
+    told = improvement(classroom.services, replace(classroom.project, pinned=4))
     assert told is not None
     assert (told.older, told.labels) == ("tandem-v4", 8)
     assert told.older_right == sum(right(classroom, 4, range(5, 13)))
@@ -84,7 +84,7 @@ def test_a_pinned_version_is_the_one_compared_with(classroom: Classroom) -> None
 def test_of_versions_whose_weights_are_gone_the_next_one_stands_in(classroom: Classroom) -> None:
     with writing(classroom.services.engine) as connection:
         connection.execute(versions.update().where(versions.c.number <= 3).values(weights=None))
-    told = compare(classroom.services, classroom.project)
+    told = improvement(classroom.services, classroom.project)
     assert told is not None
     assert (told.older, told.labels) == ("tandem-v4", 8)
 

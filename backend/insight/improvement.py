@@ -29,7 +29,7 @@ LEAST = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Improvement:
     """What was served while learning went on, against the version `older` by itself, on the same `labels` pictures.
 
     `newer_right` and `older_right` count where either was right, `only_newer` and `only_older` where the other was not;
@@ -46,7 +46,7 @@ class Comparison:
     sure: float
 
 
-def compare(services: Services, project: Project) -> Comparison | None:
+def improvement(services: Services, project: Project) -> Improvement | None:
     """Compare what was served lately with the version of before; None while there is too little to go by.
 
     The older version is the pinned one; else the one that served `LOOK_BACK` labels ago, or the first after it whose
@@ -109,7 +109,7 @@ def compare(services: Services, project: Project) -> Comparison | None:
     before = [mine == row.label for mine, row in zip(said, asked, strict=True)]
     only_newer = sum(now and not then for now, then in zip(newer, before, strict=True))
     only_older = sum(then and not now for now, then in zip(newer, before, strict=True))
-    return Comparison(
+    return Improvement(
         older=version_name(older.number),
         newer=version_name(newest.number),
         labels=len(asked),
