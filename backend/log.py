@@ -59,8 +59,9 @@ def model_name(project: Project) -> str:
 
 def _crown(services: Services, project: Project) -> None:
     champion = services.versions.champion(project.id)
-    if champion is not None and champion.run_id is not None:
-        services.tracking.crown(model_name(project), champion.run_id)
+    if champion is None or champion.run_id is None:
+        return
+    if services.tracking.crown(model_name(project), champion.run_id):
         logger.info("Project %d: %s is the champion in MLflow", project.id, champion.name)
 
 

@@ -117,10 +117,14 @@ class Tracking:
             self._register(model, version, run_id)
         return run_id
 
-    def crown(self, model: str, run_id: str) -> None:
-        """Let the alias ``champion`` name the model version of run `run_id`."""
+    def crown(self, model: str, run_id: str) -> bool:
+        """Let the alias ``champion`` name the model version of run `run_id`; return whether it named another."""
+        crowned = self.client.get_registered_model(model).aliases.get(ALIAS)
         for registered in self.client.search_model_versions(f"run_id = '{run_id}'"):
-            self.client.set_registered_model_alias(model, ALIAS, registered.version)
+            if str(registered.version) != str(crowned):
+                self.client.set_registered_model_alias(model, ALIAS, registered.version)
+                return True
+        return False
 
     def _experiment(self, name: str) -> str:
         if name not in self._experiments:

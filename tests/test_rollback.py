@@ -18,6 +18,8 @@ from backend.study import study
 from backend.update import update, weights_of
 from backend.versions import Version
 from tests.parts import CONFIG, FACTS, Classroom, make_services
+from tests.test_show import Desk
+from tests.test_show import desk as desk
 
 pytestmark = pytest.mark.servers
 
@@ -171,3 +173,51 @@ def test_a_version_of_another_encoder_can_not_serve(classroom: Classroom) -> Non
     services.versions.commit(Version(1, 2, 2, 0.0, "another encoder", old.head, old.classes, old.metrics), weights=b"")
     with pytest.raises(CanNotServe, match="those of today are by another encoder"):
         roll_back(services, classroom.project, 1, "Ada")
+
+
+def test_label_studio_is_shown_the_older_version_and_the_newest_again(desk: Desk) -> None:
+    services = desk.services
+    desk.annotate(6)
+    desk.learn()
+    desk.show_all()
+    desk.annotate(2)
+    desk.learn()
+    desk.show_all()
+    assert services.projects.get(desk.project_id).shown == "tandem-v2"
+    roll_back(services, desk.project, 1, "Ada")
+    assert desk.show_all() == len(services.ledger.pool(desk.project_id)) == 16
+    again = desk.project.shown
+    assert again is not None
+    assert again.startswith("tandem-v1")
+    assert desk.label_studio.project(desk.number).model_version == again
+    asked = desk.label_studio.next_task(desk.number)
+    assert asked is not None
+    assert again in {each["model_version"] for each in asked["predictions"]}
+    desk.annotate(1)
+    desk.learn()
+    assert desk.project.shown == again
+    assert services.versions.newest(desk.project_id) != services.versions.champion(desk.project_id)
+    desk.show_all()
+    assert desk.project.shown == again
+    release(services, desk.project, "Ada")
+    assert desk.show_all() == 15
+    assert desk.label_studio.project(desk.number).model_version == desk.project.shown == "tandem-v3"
+
+
+def test_what_was_shown_until_a_roll_back_stays_for_those_who_have_it_open(desk: Desk) -> None:
+    services = desk.services
+    desk.annotate(6)
+    desk.learn()
+    desk.show_all()
+    desk.annotate(2)
+    desk.learn()
+    desk.show_all()
+    roll_back(services, desk.project, 1, "Ada")
+    services.settings.show_keep = 3600.0
+    desk.show_all()
+    before = desk.versions()
+    release(services, desk.project, "Ada")
+    desk.annotate(1)
+    desk.learn()
+    desk.show_all()
+    assert before.keys() <= desk.versions().keys()

@@ -16,6 +16,7 @@ from mlflow.utils.request_utils import _cached_get_request_session
 from backend.learner import Learners
 from backend.log import log, model_name
 from backend.projects import Project
+from backend.rollback import release, roll_back
 from backend.services import Services
 from backend.tracking import Tracking
 from backend.up.servers import Running
@@ -124,3 +125,24 @@ def test_artifacts_on_s3_are_the_weights_that_serve(
     assert stored is not None
     assert Weights.from_bytes((target / "head" / "weights.npz").read_bytes()).to_bytes() == stored
     services.close()
+
+
+def test_the_champion_follows_a_roll_back_and_the_newest_again(services: Services) -> None:
+    classroom, learners = Classroom(services), Learners()
+    for task_id in (1, 2):
+        classroom.annotate(task_id)
+        update(services, learners, 1)
+    project = renamed(services, "rolled back")
+    client = MlflowClient(services.settings.mlflow)
+
+    def champion() -> str:
+        assert log(services, 1) == 0
+        tags = client.get_model_version_by_alias(model_name(project), "champion").tags
+        return str(tags["tandem.version"])
+
+    assert log(services, 1) == 2
+    assert champion() == "tandem-v2"
+    roll_back(services, project, 1, "Ada")
+    assert champion() == "tandem-v1"
+    release(services, project, "Ada")
+    assert champion() == "tandem-v2"

@@ -349,27 +349,32 @@ def _run(services: Services, found: Version) -> str | None:
 
 def _learned(services: Services, project: Project, earlier: int, later: int, offset: int) -> Learned:
     """Return how the labels in force at one ledger position differ from those at an earlier one."""
-    mine = (events.c.project_id == project.id, events.c.annotation_id.is_not(None))
     last = (
         sa.select(events.c.annotation_id, sa.func.max(events.c.position).label("position"))
-        .where(*mine, events.c.position > earlier, events.c.position <= later)
+        .where(events.c.project_id == project.id, events.c.position > earlier, events.c.position <= later)
+        .where(events.c.annotation_id.is_not(None))
         .group_by(events.c.annotation_id)
-        .subquery()
+        .cte()
+    )
+    # The sums keep SQLite from walking through every position instead of looking the few annotations up.
+    first = (
+        sa.select(events.c.annotation_id, sa.func.max(events.c.position + 0).label("position"))
+        .where(events.c.project_id == project.id, events.c.annotation_id.in_(sa.select(last.c.annotation_id)))
+        .where(events.c.position + 0 <= earlier)
+        .group_by(events.c.annotation_id)
+        .cte()
     )
     after, before = events.alias(), events.alias()
-    position_before = (
-        sa.select(sa.func.max(events.c.position))
-        .where(*mine, events.c.annotation_id == last.c.annotation_id, events.c.position <= earlier)
-        .scalar_subquery()
-    )
-    both = last.join(after, (after.c.project_id == project.id) & (after.c.position == last.c.position)).outerjoin(
-        before, (before.c.project_id == project.id) & (before.c.position == position_before)
+    both = (
+        last.join(after, (after.c.project_id == project.id) & (after.c.position == last.c.position))
+        .outerjoin(first, first.c.annotation_id == last.c.annotation_id)
+        .outerjoin(before, (before.c.project_id == project.id) & (before.c.position == first.c.position))
     )
     another = after.c.label.is_distinct_from(before.c.label)
     kind = sa.case((after.c.label.is_(None), "withdrawn"), (before.c.label.is_(None), "given"), else_="corrected")
     columns = (after.c.task_id, after.c.annotation_id, after.c.completed_by, after.c.told_at)
     told = (before.c.label, before.c.multiple, after.c.label, after.c.multiple)
-    query = sa.select(*columns, *told).select_from(both).where(another).order_by(after.c.position.desc())
+    query = sa.select(*columns, *told).select_from(both).where(another).order_by(last.c.position.desc())
     with reading(services.engine) as connection:
         counted = sa.select(kind, sa.func.count()).select_from(both).where(another).group_by(kind)
         counts = {row[0]: row[1] for row in connection.execute(counted)}

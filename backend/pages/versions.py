@@ -6,6 +6,7 @@ from typing import Annotated
 
 from anyio import to_thread
 from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import Path as PathParameter
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from backend.insight import history
@@ -24,13 +25,15 @@ LARGEST_FORM = 1 << 16
 """Bytes of a form without a file."""
 
 Number = Annotated[int, Query(ge=1, lt=1 << 31)]
+Which = Annotated[int, PathParameter(ge=1, lt=1 << 31)]
 Offset = Annotated[int, Query(ge=0, lt=1 << 31)]
 
 
 @router.get("/ui/projects/{label_studio_id}/versions", include_in_schema=False)
 def page(request: Request, known: Known, before: Number | None = None) -> HTMLResponse:
     """Show what serves and every version."""
-    return site.render(request, "versions.html", known, told=history.history(site.services(request), known, before))
+    told = history.history(site.services(request), known, before)
+    return site.render(request, "versions.html", known, told=told, first=before is None)
 
 
 @router.get("/ui/projects/{label_studio_id}/versions/compare", include_in_schema=False)
@@ -50,13 +53,13 @@ def compared_part(
 
 
 @router.get("/ui/projects/{label_studio_id}/versions/{number}", include_in_schema=False)
-def version_page(request: Request, known: Known, number: int, learned: Offset = 0) -> HTMLResponse:
+def version_page(request: Request, known: Known, number: Which, learned: Offset = 0) -> HTMLResponse:
     """Show one version."""
     return site.render(request, "version.html", known, told=_version(request, known, number, learned), refused=None)
 
 
 @router.post("/ui/projects/{label_studio_id}/versions/{number}/pin", include_in_schema=False)
-async def pin_from_page(request: Request, known: Known, person: Acting, number: int) -> RedirectResponse:
+async def pin_from_page(request: Request, known: Known, person: Acting, number: Which) -> RedirectResponse:
     """Let a version serve, and show that it does."""
     why = await _why(request)
     await to_thread.run_sync(lambda: _pin(request, known, person, number, why))
@@ -102,7 +105,7 @@ def compare_as_json(
 
 
 @router.get("/api/projects/{label_studio_id}/versions/{number}", summary="One version")
-def version_as_json(request: Request, known: Known, number: int, learned: Offset = 0) -> Detail:
+def version_as_json(request: Request, known: Known, number: Which, learned: Offset = 0) -> Detail:
     """Tell labels per class, seconds of its making, and the labels it learned since its parent, from `learned` on."""
     return _version(request, known, number, learned)
 
@@ -112,7 +115,7 @@ def pin(
     request: Request,
     known: Known,
     person: Acting,
-    number: int,
+    number: Which,
     why: Annotated[str, Query(max_length=LONGEST_REASON)] = "",
 ) -> Pin:
     """Let a version serve until it is released; learning goes on underneath. Who chose so is the user name."""
