@@ -40,7 +40,7 @@ QUIET = [
     "--disable-sync",
 ]
 """Flags with which it runs as root and asks nothing of the outside."""
-PATIENCE = 90_000
+PATIENCE = 240_000
 """Milliseconds to wait for what is to come up on a screen."""
 MISSING = (
     "There is no browser: install Chromium or Chrome (Debian and Ubuntu: apt install chromium), or run "
@@ -157,9 +157,10 @@ def desk(
         web_port=free_port(),
         secret=SecretStr(SECRET),
         show_calm=2.0,
+        label_studio_timeout=PATIENCE / 1000,
     )
     programs = [Running(server, folder / f"{server.name}.log") for server in tandem_programs(services.settings)]
-    client = LabelStudio(label_studio.url, label_studio.api_key)
+    client = LabelStudio(label_studio.url, label_studio.api_key, services.settings.label_studio_timeout)
     try:
         for program in programs:
             program.start()
@@ -169,7 +170,7 @@ def desk(
         random.Random(0).shuffle(paths)
         client.upload(project.facts.id, paths)
         made = Desk(services, client, label_studio, project.facts.id, truth(client, project.facts.id, paths))
-        soon(lambda: made.project.shown and made.shown())
+        soon(lambda: made.project.shown and made.shown(), PATIENCE / 1000)
         yield made
     finally:
         for program in programs:
