@@ -488,7 +488,7 @@ def say_what_to_do(setup: Setup, places: Places, project: int, folder: Path, ste
         f"  Label     {url}/projects/{project}/data   press 'Label All Tasks'",
         f"  Login     {login}",
         f"  Versions  {versions}   one run for each label learned",
-        f"  Tandem    {settings.web_url}/ready",
+        f"  Pages     {settings.web_url}/ui/   any name, password  {settings.secret.get_secret_value()}",
         f"  Images    {folder}   put more there and start again, or: make run IMAGES=folder",
         f"  Logs      {places.logs}",
         "Each label is learned as it is made; the order of tasks and their scores follow. Ctrl-C ends everything.",
