@@ -210,6 +210,16 @@ pins = sa.Table(
     sa.Index("ix_pins_project", "project_id", "id"),
 )
 
+taught = sa.Table(
+    "taught",
+    metadata,
+    sa.Column("project_id", sa.Integer, sa.ForeignKey("projects.id"), primary_key=True),
+    sa.Column("annotation_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("task_id", sa.BigInteger, nullable=False),
+    sa.Column("who", sa.Text, nullable=False, comment="User name that was given with the secret"),
+    sa.Column("taught_at", sa.Float, nullable=False, comment="Unix seconds"),
+)
+
 
 def connect(url: str) -> sa.Engine:
     """Return an engine for `url`; a missing SQLite folder is made.

@@ -1,12 +1,14 @@
 """Teach: a picture that someone shows Tandem becomes a task of Label Studio with an annotation.
 
-Label Studio tells of both by its webhook, and Tandem learns as ever; nothing is written to the ledger here.
+Label Studio tells of both by its webhook, and Tandem learns as ever; nothing is written to the ledger here. Who taught
+it is kept beside: Label Studio only knows the user whose key Tandem has.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -14,7 +16,7 @@ from io import BytesIO
 import sqlalchemy as sa
 from PIL import Image
 
-from backend.database import annotation_table, images, reading, tasks
+from backend.database import annotation_table, images, reading, tasks, taught, writing
 from backend.images import FORMATS, ImageUnreadable, content_hash, decode
 from backend.labelstudio import LabelStudioError
 from backend.projects import Project
@@ -48,7 +50,7 @@ class KnownTask:
     labelled: bool
 
 
-def teach(services: Services, project: Project, data: bytes, labels: Sequence[str], who: str | None) -> Taught:
+def teach(services: Services, project: Project, data: bytes, labels: Sequence[str], who: str) -> Taught:
     """Make a task of a picture in Label Studio, and label it.
 
     A picture that is a task already, and has no label, is labelled there instead of uploaded again.
@@ -62,7 +64,7 @@ def teach(services: Services, project: Project, data: bytes, labels: Sequence[st
     labels
         The class it shows; several, or none, where the labeling configuration lets one choose so.
     who
-        Name of the person, for the log: in Label Studio it is the user whose key Tandem has.
+        Name of the person; it is kept.
 
     Raises
     ------
@@ -100,7 +102,10 @@ def teach(services: Services, project: Project, data: bytes, labels: Sequence[st
         raise CanNotTeach(
             f"The picture is task {task} now, but Label Studio did not take the label: {error}"
         ) from error
-    log.info("Project %d: %s taught that task %d is %s", project.id, who or "nobody named", task, " + ".join(chosen))
+    row = {"project_id": project.id, "annotation_id": annotation, "task_id": task, "who": who, "taught_at": time.time()}
+    with writing(services.engine) as connection:
+        connection.execute(taught.insert().values(row))
+    log.info("Project %d: %s taught that task %d is %s", project.id, who, task, " + ".join(chosen))
     return Taught(task, annotation, chosen, uploaded=known is None)
 
 

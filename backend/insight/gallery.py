@@ -5,6 +5,7 @@ What they look like is compared in one matrix product, so whoever asks twice wai
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -165,3 +166,16 @@ class Galleries:
             while len(self._held) > MOST_PROJECTS:
                 self._held.popitem(last=False)
             return gallery
+
+
+def names_of(label: str | None, multiple: bool | None) -> tuple[str, ...] | None:
+    """Return the classes of a label as its columns in SQL hold it, None for no label.
+
+    Examples
+    --------
+    >>> names_of("sad", False), names_of('["angry", "sad"]', True), names_of(None, None)
+    (('sad',), ('angry', 'sad'), None)
+    """
+    if label is None:
+        return None
+    return tuple(json.loads(label)) if multiple else (label,)

@@ -6,7 +6,6 @@ On all other labelled images a version may just say what it was taught.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from backend.database import annotation_table, events, outcomes, reading
-from backend.insight.gallery import Galleries, Images
+from backend.insight.gallery import Galleries, Images, names_of
 from backend.projects import Pin, Project
 from backend.services import Services
 from backend.update import LIKELY
@@ -385,19 +384,12 @@ def _learned(services: Services, project: Project, earlier: int, later: int, off
         corrected=counts.get("corrected", 0),
         withdrawn=counts.get("withdrawn", 0),
         listed=[
-            Change(task, annotation, _names(*row[:2]), _names(*row[2:]), person, at)
+            Change(task, annotation, names_of(*row[:2]), names_of(*row[2:]), person, at)
             for task, annotation, person, at, *row in rows
         ],
         offset=offset,
         following=offset + LISTED if total > offset + LISTED else None,
     )
-
-
-def _names(label: str | None, multiple: bool | None) -> tuple[str, ...] | None:
-    """Return the classes of a label as its columns hold it."""
-    if label is None:
-        return None
-    return tuple(json.loads(label)) if multiple else (label,)
 
 
 def _hindrance(services: Services, both: Sequence[Version]) -> str | None:

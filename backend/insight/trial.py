@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import sqlalchemy as sa
 
+from backend.database import annotation_table, reading, taught
 from backend.features import Vector
 from backend.images import content_hash
-from backend.insight.gallery import Galleries
+from backend.insight.gallery import Galleries, names_of
 from backend.predict import Champions
 from backend.projects import Project
 from backend.services import Services
@@ -24,6 +26,8 @@ from model.uncertainty import AMBIGUOUS, NOVEL, ambiguity, reason
 
 SIMILAR = 6
 """Labelled images shown for comparison."""
+LATELY = 10
+"""Taught pictures that are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,31 @@ class Trial:
     similar: tuple[Similar, ...]
     searched: int
     known: KnownTask | None
+
+
+@dataclass(frozen=True, slots=True)
+class Teaching:
+    """A picture that `who` taught: its label as it is now, which someone may have changed since; None for none."""
+
+    task: int
+    labels: tuple[str, ...] | None
+    who: str
+    at: float
+
+
+def taught_lately(services: Services, project: Project, limit: int = LATELY) -> list[Teaching]:
+    """Return the pictures taught last, newest first."""
+    theirs = (annotation_table.c.project_id == taught.c.project_id) & (annotation_table.c.id == taught.c.annotation_id)
+    label = (annotation_table.c.label, annotation_table.c.multiple)
+    query = (
+        sa.select(taught.c.task_id, taught.c.who, taught.c.taught_at, *label)
+        .select_from(taught.outerjoin(annotation_table, theirs))
+        .where(taught.c.project_id == project.id)
+        .order_by(taught.c.taught_at.desc())
+        .limit(limit)
+    )
+    with reading(services.engine) as connection:
+        return [Teaching(task, names_of(*told), who, at) for task, who, at, *told in connection.execute(query)]
 
 
 def trial(

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from starlette.datastructures import UploadFile
 
 from backend.images import ImageUnreadable
-from backend.insight.trial import Trial, trial
+from backend.insight.trial import Teaching, Trial, taught_lately, trial
 from backend.pages import site
 from backend.pages.forms import read_form
 from backend.pages.site import Acting, Known
@@ -45,7 +45,9 @@ class _Sent:
 @router.get("/ui/projects/{label_studio_id}/try", include_in_schema=False)
 def page(request: Request, known: Known) -> HTMLResponse:
     """Show where to drop a picture."""
-    return site.render(request, "try.html", known, limit=site.services(request).settings.image_max_bytes)
+    services = site.services(request)
+    lately = taught_lately(services, known)
+    return site.render(request, "try.html", known, limit=services.settings.image_max_bytes, lately=lately)
 
 
 @router.post("/ui/projects/{label_studio_id}/try", include_in_schema=False)
@@ -80,6 +82,12 @@ async def as_json(request: Request, known: Known, person: Acting) -> Trial:
     del person  # asked for so that no other site sends pictures
     sent = await _sent(request)
     return await _work(request, lambda: _try(request, known, sent))
+
+
+@router.get("/api/projects/{label_studio_id}/taught", summary="The pictures taught last")
+def taught_as_json(request: Request, known: Known) -> list[Teaching]:
+    """Tell which pictures were taught last, by whom, and what their label is now."""
+    return taught_lately(site.services(request), known)
 
 
 @router.post(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from tests.test_loop import soon
 
 pytestmark = [pytest.mark.browser, pytest.mark.servers, pytest.mark.timeout(600)]
 
-SHOTS = os.environ.get("TANDEM_SHOTS")
 GIVE = """([kind, name, data]) => {
   const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
   const transfer = new DataTransfer();
@@ -42,12 +40,6 @@ def ours(browser: Browser, desk: Desk) -> Iterator[Page]:
     page.goto(f"/ui/projects/{desk.number}/try")
     yield page
     context.close()
-
-
-def shoot(page: Page, name: str) -> None:
-    """Keep a picture of the page where somebody asked for it."""
-    if SHOTS:
-        page.screenshot(path=Path(SHOTS) / f"{name}.png", full_page=True)
 
 
 def fresh(name: str) -> Path:
@@ -80,12 +72,10 @@ def test_2_a_dropped_picture_is_told_and_compared_with_what_was_labelled(ours: P
     ours.locator("#seen .pictures img").last.scroll_into_view_if_needed()
     expect(ours.locator("#seen .pictures img").last).not_to_have_js_property("naturalWidth", 0)
     assert serious_faults(ours) == []
-    shoot(ours, "try")
     ours.set_viewport_size({"width": 360, "height": 740})
     assert ours.evaluate("document.documentElement.scrollWidth") <= 360
     ours.emulate_media(color_scheme="dark")
     assert serious_faults(ours) == []
-    shoot(ours, "try-phone-dark")
 
 
 def test_3_a_picture_that_is_taught_is_a_labelled_task_in_label_studio_and_learned(ours: Page, desk: Desk) -> None:
@@ -95,7 +85,6 @@ def test_3_a_picture_that_is_taught_is_a_labelled_task_in_label_studio_and_learn
     ours.click("#give")
     expect(ours.locator("#learned")).to_contain_text("is labelled sad")
     assert serious_faults(ours) == []
-    shoot(ours, "taught")
     made = [task for task in desk.client.tasks(desk.number) if int(task["id"]) not in before]
     assert len(made) == 1
     (annotation,) = made[0]["annotations"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -14,8 +12,6 @@ from tests.browser.conftest import SECRET, Desk
 from tests.test_loop import soon
 
 pytestmark = [pytest.mark.browser, pytest.mark.servers, pytest.mark.timeout(600)]
-
-SHOTS = os.environ.get("TANDEM_SHOTS")
 
 
 @pytest.fixture
@@ -31,12 +27,6 @@ def ours(browser: Browser, desk: Desk) -> Iterator[Page]:
     context.close()
 
 
-def shoot(page: Page, name: str) -> None:
-    """Keep a picture of the page where somebody asked for it."""
-    if SHOTS:
-        page.screenshot(path=Path(SHOTS) / f"{name}.png", full_page=True)
-
-
 def label(desk: Desk, count: int) -> None:
     for task in desk.unlabelled()[:count]:
         desk.annotate(task)
@@ -49,16 +39,13 @@ def test_1_an_older_version_is_let_serve_and_label_studio_shows_it(ours: Page, d
     pages = f"/ui/projects/{desk.number}/versions"
     ours.goto(pages)
     expect(ours.locator("#serving")).to_contain_text("it is the newest")
-    shoot(ours, "versions")
     ours.click("#version-2")
     ours.fill("#why", "Trying what it knew before")
     assert serious_faults(ours) == []
-    shoot(ours, "version")
     ours.click("#pin")
     expect(ours.locator("#serving")).to_have_text("tandem-v2 serves, not the newest")
     expect(ours.locator("#versions")).to_contain_text("Ada chose so")
     assert serious_faults(ours) == []
-    shoot(ours, "rolled-back")
     soon(desk.shown)
     state = desk.client.project(desk.number)
     assert state.model_version.startswith("tandem-v2")
@@ -84,10 +71,8 @@ def test_3_two_versions_are_compared(ours: Page, desk: Desk) -> None:
     ours.locator("#compared img").first.scroll_into_view_if_needed()
     expect(ours.locator("#compared img").first).not_to_have_js_property("naturalWidth", 0)
     assert serious_faults(ours) == []
-    shoot(ours, "compare")
     ours.set_viewport_size({"width": 360, "height": 740})
     assert ours.evaluate("document.documentElement.scrollWidth") <= 360
-    shoot(ours, "compare-phone")
 
 
 def test_4_by_keyboard_the_newest_serves_again(ours: Page, desk: Desk) -> None:
@@ -103,4 +88,3 @@ def test_4_by_keyboard_the_newest_serves_again(ours: Page, desk: Desk) -> None:
     assert ours.evaluate("document.documentElement.scrollWidth") <= 360
     ours.emulate_media(color_scheme="dark")
     assert serious_faults(ours) == []
-    shoot(ours, "versions-phone-dark")
