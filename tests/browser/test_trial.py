@@ -11,11 +11,11 @@ from playwright.sync_api import Browser, Page, expect
 
 from backend.label_config import parse_label_config
 from tests.browser.axe import serious_faults
-from tests.browser.conftest import CLASSES, PER_CLASS, SECRET, Desk
+from tests.browser.conftest import CLASSES, PATIENCE, PER_CLASS, SECRET, Desk
 from tests.parts import CONFIG, DEMO
 from tests.test_loop import soon
 
-pytestmark = [pytest.mark.browser, pytest.mark.servers, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.browser, pytest.mark.servers, pytest.mark.timeout(900)]
 
 GIVE = """([kind, name, data]) => {
   const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
@@ -36,6 +36,8 @@ def ours(browser: Browser, desk: Desk) -> Iterator[Page]:
         http_credentials={"username": "Ada", "password": SECRET},
         viewport={"width": 1200, "height": 900},
     )
+    context.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
     page = context.new_page()
     page.goto(f"/ui/projects/{desk.number}/try")
     yield page

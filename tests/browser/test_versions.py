@@ -8,10 +8,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.axe import serious_faults
-from tests.browser.conftest import SECRET, Desk
+from tests.browser.conftest import PATIENCE, SECRET, Desk
 from tests.test_loop import soon
 
-pytestmark = [pytest.mark.browser, pytest.mark.servers, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.browser, pytest.mark.servers, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -22,6 +22,8 @@ def ours(browser: Browser, desk: Desk) -> Iterator[Page]:
         http_credentials={"username": "Ada", "password": SECRET},
         viewport={"width": 1200, "height": 900},
     )
+    context.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
     page = context.new_page()
     yield page
     context.close()
@@ -46,7 +48,7 @@ def test_1_an_older_version_is_let_serve_and_label_studio_shows_it(ours: Page, d
     expect(ours.locator("#serving")).to_have_text("tandem-v2 serves, not the newest")
     expect(ours.locator("#versions")).to_contain_text("Ada chose so")
     assert serious_faults(ours) == []
-    soon(desk.shown)
+    soon(desk.shown, PATIENCE / 1000)
     state = desk.client.project(desk.number)
     assert state.model_version.startswith("tandem-v2")
     asked = desk.client.next_task(desk.number)
@@ -59,14 +61,14 @@ def test_2_learning_goes_on_and_the_page_tells_it_without_being_loaded_again(our
     newest = desk.services.versions.newest(desk.project.id)
     assert newest is not None
     label(desk, 2)
-    expect(ours.locator(f"#version-{newest.number + 1}")).to_be_visible(timeout=15_000)
+    expect(ours.locator(f"#version-{newest.number + 1}")).to_be_visible()
     expect(ours.locator("#serving")).to_have_text("tandem-v2 serves, not the newest")
 
 
 def test_3_two_versions_are_compared(ours: Page, desk: Desk) -> None:
     ours.goto(f"/ui/projects/{desk.number}/versions")
     ours.click("#compare-1")
-    expect(ours.locator("#compared")).to_contain_text("labels that came after both", timeout=30_000)
+    expect(ours.locator("#compared")).to_contain_text("labels that came after both")
     expect(ours.locator("#compared")).to_contain_text("What tandem-v2 learned that tandem-v1 did not")
     ours.locator("#compared img").first.scroll_into_view_if_needed()
     expect(ours.locator("#compared img").first).not_to_have_js_property("naturalWidth", 0)
@@ -81,7 +83,7 @@ def test_4_by_keyboard_the_newest_serves_again(ours: Page, desk: Desk) -> None:
     ours.keyboard.press("Enter")
     expect(ours.locator("#serving")).to_contain_text("it is the newest")
     expect(ours.locator("#pins li").first).to_contain_text("Ada let the newest serve")
-    newest = soon(lambda: desk.shown() and desk.services.versions.newest(desk.project.id))
+    newest = soon(lambda: desk.shown() and desk.services.versions.newest(desk.project.id), PATIENCE / 1000)
     assert newest
     assert desk.client.project(desk.number).model_version.startswith(newest.name)
     ours.set_viewport_size({"width": 360, "height": 740})
