@@ -96,7 +96,7 @@ def correct(
     wanted = tuple(name for name in config.classes if name in label)
     if not wanted or set(wanted) != set(label) or (len(wanted) > 1 and not config.multiple):
         raise NoSuchClass(f"Choose {'some' if config.multiple else 'one'} of {', '.join(config.classes)}.")
-    before = _changed(services, config, annotation_id, tuple(seen), _with(config, wanted))
+    before = _changed(services, project, config, annotation_id, tuple(seen), _with(config, wanted))
     log.info("Project %d: %s corrected annotation %d", project.id, who, annotation_id)
     return services.reviews.add(project.id, task_id, annotation_id, tuple(seen), wanted, who, before)
 
@@ -116,7 +116,7 @@ def undo(services: Services, project: Project, review_id: int, who: str) -> Revi
         raise Unknown("This was taken back already.")
     review, result = known
     if result is not None:
-        _changed(services, _config(project), review.annotation_id, review.after, lambda _: result)
+        _changed(services, project, _config(project), review.annotation_id, review.after, lambda _: result)
         log.info("Project %d: %s took the correction of annotation %d back", project.id, who, review.annotation_id)
     services.reviews.undo(review.id, who)
     return review
@@ -159,6 +159,7 @@ def _with(config: LabelConfig, label: Sequence[str]) -> Callable[[list[Any]], li
 
 def _changed(
     services: Services,
+    project: Project,
     config: LabelConfig,
     annotation_id: int,
     expected: Sequence[str],
@@ -170,10 +171,13 @@ def _changed(
         result = told.get("result")
         label = config.labels(result)
         if told.get("was_cancelled") or not isinstance(result, list) or sorted(label) != sorted(expected):
+            # What Label Studio told of that may have been lost.
+            services.jobs.ask("sync", project.id)
             raise Overtaken(_overtaken(() if told.get("was_cancelled") else label))
         services.label_studio.update_annotation(annotation_id, result=edit(result))
     except LabelStudioError as error:
         if error.status == HTTPStatus.NOT_FOUND:
+            services.jobs.ask("sync", project.id)
             raise Unknown("This label is no longer in Label Studio: it was deleted. Nothing was changed.") from error
         raise
     return result

@@ -97,12 +97,17 @@ def test_a_correction_that_is_taken_back_leaves_the_annotation_as_it_was(classro
         undo(classroom.services, classroom.project, review.id, "grace")
 
 
-def test_a_label_that_somebody_else_changed_is_left_alone(classroom: Classroom) -> None:
+def test_a_label_that_somebody_else_changed_is_left_alone_and_looked_for(
+    classroom: Classroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(classroom.services.jobs, "ask", lambda *work: asked.append(work))
     annotation = classroom.annotate(1, "sad")
     server = LabelStudioOf(classroom, "angry")
     with pytest.raises(Overtaken, match="it says angry now"):
         correct(classroom.services, classroom.project, annotation, ["sad"], ["happy"], "ada")
     server.cancelled = True
+    assert asked == [("sync", classroom.project.id)]
     with pytest.raises(Overtaken, match="it was skipped"):
         correct(classroom.services, classroom.project, annotation, ["sad"], ["happy"], "ada")
     assert server.changes == 0
