@@ -16,7 +16,6 @@ import numpy as np
 
 from backend.features import Found, Vector
 from backend.ledger import Answer, Changes, Label
-from backend.pool_lessons import pool_lessons
 from backend.projects import Project
 from backend.services import Services
 from backend.studies import Study
@@ -146,11 +145,13 @@ class Learner:
         if not isinstance(self.head, StreamingLDA):
             return self.head.weights()
         calibration_of(study).apply_to(self.head)
-        number = study.number if study else 0
-        if self.studied != number:
-            self.from_pool = pool_lessons(services, study, self.classes, self.encoder_id)
-            self.studied = number
-        return self.from_pool.weights(self.head)
+        if study is None or study.trust == 0 or study.encoder_id != self.encoder_id:
+            return self.head.weights()
+        if self.studied != study.number:
+            data = services.studies.pool(study.project_id, study.number)
+            self.from_pool = PoolLessons.from_bytes(data) if data else PoolLessons()
+            self.studied = study.number
+        return self.from_pool.add_to(self.head.weights(), sum(len(lesson.shares) for lesson in self.lessons.values()))
 
     def _shares(self, labels: Iterable[Label], reliability: Mapping[int, float]) -> tuple[tuple[Answer, float], ...]:
         several = self.kind == "multilabel_lda"

@@ -17,7 +17,6 @@ import numpy as np
 
 from backend import findings
 from backend.learner import Learner, Learners, samples
-from backend.pool_lessons import to_bytes
 from backend.services import Services
 from backend.studies import Study
 from backend.update import is_news, reliability
@@ -163,8 +162,7 @@ def _judge(services: Services, project_id: int, learner: Learner, last: Study | 
         {"task": task, "novelty": score} for score, task in sorted(foreign, reverse=True)[:LISTED] if score >= NOVEL
     ]
 
-    lent = learn_from_pool(neighbour_graph(everything), features, labels, weights)
-    digests = [pictures[place] for place in first] + [pool.hashes[address] for address in pool.vectors]
+    lent = learn_from_pool(neighbour_graph(everything), learner.head, features, labels, weights)
     ids, chief = _chief_answers(learner)
     right = learner.head.classes_[left_out[chief].argmax(axis=1)] == np.array(labels)[chief]
     before = last.findings if last and last.findings else {}
@@ -178,7 +176,7 @@ def _judge(services: Services, project_id: int, learner: Learner, last: Study | 
             services, ids, features[chief], [str(labels[at]) for at in chief], learner.head, before.get("forecast")
         ),
         lent.trust,
-        to_bytes(lent, digests),
+        lent.to_bytes() if lent.trust else None,
     )
 
 

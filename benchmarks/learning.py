@@ -112,7 +112,7 @@ def serve(classes: Names, X: Rows, y: Names, graph: NeighbourGraph) -> Served:  
     head = StreamingLDA().declare(classes).partial_fit(X, y)
     calibration = calibrate(head, X, y, groups=look_alikes(X))
     calibration.apply_to(head)
-    return Served(learn_from_pool(graph, X, y).weights(head), calibration)
+    return Served(learn_from_pool(graph, head, X, y).add_to(head.weights(), len(y)), calibration)
 
 
 def _by_labels(seeds: list[Images], graphs: list[NeighbourGraph]) -> list[Row]:
@@ -224,8 +224,8 @@ def curve(images: Images, graph: NeighbourGraph | None, seed: int) -> dict[int, 
             features, labels = images.X[asked[:count]], images.y[asked[:count]]
             calibrate(head, features, labels, groups=look_alikes(features)).apply_to(head)
             if graph is not None:
-                lessons = learn_from_pool(graph, features, labels)
-        weights = lessons.weights(head)
+                lessons = learn_from_pool(graph, head, features, labels)
+        weights = lessons.add_to(head.weights(), count)
         accuracies[count] = accuracy(weights.predict_proba(images.X_test), columns)
         if count == len(asked):
             left = np.setdiff1d(np.arange(len(rows)), asked)

@@ -84,9 +84,9 @@ class Ours:
     def study(self) -> None:
         """Calibrate by leaving the labels out in turn; let the pool speak while labels are few."""
         features = np.array(self._features)
-        self._calibration = calibrate(self._head, features, self._labels)
+        self._calibration = calibrate(self._head, features, self._labels, groups=look_alikes(features))
         self._calibration.apply_to(self._head)
-        self._lessons = learn_from_pool(self._graph, features, self._labels)
+        self._lessons = learn_from_pool(self._graph, self._head, features, self._labels)
         self._weights = None
 
     def predict_proba(self, X: Rows) -> Floats:  # noqa: N803
@@ -100,7 +100,7 @@ class Ours:
     def weights(self) -> Weights:
         """Return what serves, once something was learned."""
         if self._weights is None:
-            self._weights = self._lessons.weights(self._head)
+            self._weights = self._lessons.add_to(self._head.weights(), len(self._labels))
         return self._weights
 
     def doubts(self) -> list[Doubt]:

@@ -14,7 +14,6 @@ FLOORS = [
     {"projects", "ledger", "features", "outcomes", "reviews", "scores", "versions", "studies"},
     {"services"},
     {
-        "pool_lessons",
         "findings",
         "learner",
         "predict",
@@ -38,7 +37,7 @@ FLOORS = [
 ]
 SOURCES_IN_ORDER = ["label_config", "events", "labelstudio", "images"]
 """Sources that may know each other, the later the earlier."""
-ACTS_IN_ORDER = ["rollback", "pool_lessons", "learner", "findings", "update", "study", "log", "predict", "pool", "show"]
+ACTS_IN_ORDER = ["rollback", "learner", "findings", "update", "study", "log", "predict", "pool", "show"]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 
 

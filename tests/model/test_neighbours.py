@@ -6,7 +6,7 @@ import pytest
 
 from model import neighbours
 from model.head import StreamingLDA
-from model.neighbours import learn_from_pool, neighbour_graph
+from model.neighbours import PoolLessons, learn_from_pool, neighbour_graph
 
 
 def blobs(names=("cat", "dog"), count=300, dim=5, seed=0):
@@ -54,126 +54,157 @@ def test_few_labels_are_worth_more_with_the_pool_also_for_images_outside_it():
         labelled = np.random.default_rng(seed).integers(150) * 2 + [0, 1]
         head = StreamingLDA().partial_fit(X[labelled], y[labelled], classes=["cat", "dog"])
         alone.append(accuracy(head.weights(), new, true))
-        helped.append(accuracy(learn_from_pool(graph, X[labelled], y[labelled]).weights(head), new, true))
+        lessons = learn_from_pool(graph, head, X[labelled], y[labelled])
+        helped.append(accuracy(lessons.add_to(head.weights(), 2), new, true))
     assert np.mean(helped) > np.mean(alone) + 0.05
+
+
+def learned(X, y, places, **classes):
+    """A head that learned the samples at these places, and what the pool adds to it."""
+    head = StreamingLDA().partial_fit(X[places], y[places], **classes)
+    return head, learn_from_pool(neighbour_graph(X), head, X[places], y[places])
 
 
 def test_the_pool_is_not_trusted_where_neighbours_share_no_class():
     X, y = blobs()
-    shuffled = np.random.default_rng(0).permutation(y)
-    graph = neighbour_graph(X)
     labelled = np.random.default_rng(1).permutation(300)[:100]
-    assert learn_from_pool(graph, X[labelled], shuffled[labelled]).trust < 0.25
-    assert learn_from_pool(graph, X[labelled], y[labelled]).trust > 0.8
+    _, lessons = learned(X, np.random.default_rng(0).permutation(y), labelled)
+    assert lessons.trust < 0.25
+    _, lessons = learned(X, y, labelled)
+    assert lessons.trust > 0.8
 
 
-def test_with_lessons_not_trusted_the_head_serves_alone():
+def test_where_nothing_is_trusted_the_head_serves_alone(monkeypatch):
+    monkeypatch.setattr(neighbours, "_trust", lambda *_: 0.0)
     X, y = blobs()
-    head = StreamingLDA().partial_fit(X[::29], y[::29])
-    lessons = learn_from_pool(neighbour_graph(X), X[::29], y[::29])
-    assert replace(lessons, trust=0.0).weights(head) is head.weights()
+    head, lessons = learned(X, y, slice(None, None, 29))
+    assert lessons.add_to(head.weights(), lessons.labels) is head.weights()
 
 
-def test_the_weights_are_the_geometric_mean_of_both_heads_at_one_temperature():
+def test_what_serves_is_the_geometric_mean_of_both_heads_at_one_temperature(monkeypatch):
+    monkeypatch.setattr(neighbours, "_trust", lambda *_: 1.0)
+    monkeypatch.setattr(neighbours, "_temperature", lambda *_: 1.25)
+    pools = []
+    merge = StreamingLDA.merge
+    monkeypatch.setattr(StreamingLDA, "merge", lambda head, other: pools.append(other) or merge(head, other))
     X, y = blobs()
-    head = StreamingLDA().partial_fit(X[::29], y[::29])
-    lessons = replace(learn_from_pool(neighbour_graph(X), X[::29], y[::29]), trust=1.0)
-    mean = np.sqrt(head.predict_proba(X) * copy.deepcopy(head).merge(lessons.head).predict_proba(X))
-    weights = lessons.weights(head)
-    assert weights.temperature > 1
-    mean **= 1 / weights.temperature
-    np.testing.assert_allclose(weights.predict_proba(X), mean / mean.sum(axis=1, keepdims=True), rtol=1e-9)
+    head, lessons = learned(X, y, slice(None, None, 29))
+    both = head.predict_proba(X) * merge(copy.deepcopy(head), pools[0]).predict_proba(X)
+    mean = both ** (0.5 / 1.25)
+    weights = lessons.add_to(head.weights(), lessons.labels)
+    np.testing.assert_allclose(weights.predict_proba(X), mean / mean.sum(axis=1, keepdims=True), rtol=1e-6)
 
 
-def test_half_of_what_the_pool_makes_surer_is_taken_back():
+def test_half_of_what_the_pool_makes_surer_is_taken_back(monkeypatch):
+    monkeypatch.setattr(neighbours, "_trust", lambda *_: 1.0)
     X, y = blobs()
-    head = StreamingLDA().partial_fit(X[::29], y[::29])
-    weights = replace(learn_from_pool(neighbour_graph(X), X[::29], y[::29]), trust=1.0).weights(head)
-    alone, helped, untamed = (
-        each.predict_proba(X).max(axis=1).mean()
-        for each in (head.weights(), weights, replace(weights, temperature=1.0))
-    )
-    assert helped == pytest.approx((alone + untamed) / 2, abs=0.02)
-
-
-def test_lessons_name_the_images_they_teach_so_that_they_can_be_learned_again():
-    X, y = blobs()
-    lessons = learn_from_pool(neighbour_graph(X, random_state=3), X[::29], y[::29])
-    again = StreamingLDA().partial_fit(X[lessons.places], lessons.labels, sample_weight=lessons.sample_weight)
-    np.testing.assert_allclose(again.predict_proba(X), lessons.head.predict_proba(X))
+    head, lessons = learned(X, y, slice(None, None, 29))
+    monkeypatch.setattr(neighbours, "_temperature", lambda *_: 1.0)
+    _, untamed = learned(X, y, slice(None, None, 29))
+    alone = head.weights()
+    sure = [
+        weights.predict_proba(X).max(axis=1).mean()
+        for weights in (alone, lessons.add_to(alone, lessons.labels), untamed.add_to(alone, lessons.labels))
+    ]
+    assert sure[1] == pytest.approx((sure[0] + sure[2]) / 2, abs=0.02)
 
 
 def test_lessons_change_neither_the_head_nor_what_never_labelled_classes_are_given():
     X, y = blobs()
-    head = StreamingLDA().partial_fit(X[::29], y[::29], classes=["cat", "dog", "fox"])
+    head, lessons = learned(X, y, slice(None, None, 29), classes=["cat", "dog", "fox"])
     before = head.weights()
-    after = learn_from_pool(neighbour_graph(X), X[::29], y[::29]).weights(head, ["fox", "dog", "cat"])
+    served = lessons.add_to(before, lessons.labels)
     assert head.weights() is before
-    assert after.classes.tolist() == ["fox", "dog", "cat"]
-    np.testing.assert_allclose(after.predict_proba(X)[:, 0], before.predict_proba(X)[:, 2])
+    other_way = lessons.add_to(head.weights(["fox", "dog", "cat"]), lessons.labels)
+    assert other_way.classes.tolist() == ["fox", "dog", "cat"]
+    np.testing.assert_allclose(other_way.predict_proba(X), served.predict_proba(X)[:, ::-1])
+    np.testing.assert_allclose(served.predict_proba(X)[:, 2], before.predict_proba(X)[:, 2])
+    assert (served.predict_proba(X)[:, :2] != before.predict_proba(X)[:, :2]).any()
 
 
-def test_lessons_are_still_of_use_after_labels_came_and_a_class_went():
+def test_lessons_serve_while_few_labels_came_or_went_and_no_class_did():
     X, y = blobs(("cat", "dog", "fox"))
-    lessons = learn_from_pool(neighbour_graph(X), X[::29], y[::29])
-    head = StreamingLDA().partial_fit(X[::10], y[::10])
-    assert accuracy(lessons.weights(head), X, y) > 0.9
-    gone = np.flatnonzero(y[::10] == "fox") * 10
-    head.forget(X[gone], y[gone])
-    assert lessons.weights(head).classes.tolist() == ["cat", "dog"]
-    declared = head.declare(["cat", "dog", "fox"])
-    assert (lessons.weights(declared).predict(X) != "fox").all()
+    head, lessons = learned(X, y, slice(None, None, 29))
+    assert lessons.labels == 11
+    alone = head.weights()
+    assert [lessons.add_to(alone, labels) is alone for labels in (7, 8, 16, 17)] == [True, False, False, True]
+    more = StreamingLDA().partial_fit(X[::20], y[::20]).weights()
+    assert accuracy(lessons.add_to(more, 15), X, y) > 0.9
+    foxes = np.flatnonzero(y[::29] == "fox") * 29
+    without = head.forget(X[foxes], y[foxes]).weights()
+    assert lessons.add_to(without, 8) is without
+
+
+def test_lessons_are_kept_as_bytes():
+    X, y = blobs()
+    head, lessons = learned(X, y, slice(None, None, 29))
+    kept = PoolLessons.from_bytes(lessons.to_bytes())
+    served, again = (each.add_to(head.weights(), 11).predict_proba(X) for each in (lessons, kept))
+    np.testing.assert_allclose(again, served, atol=1e-6)
+    assert PoolLessons.from_bytes(PoolLessons().to_bytes()).trust == 0
+
+
+@pytest.mark.parametrize("change", [{"intercept": np.zeros(3)}, {"coef": np.full((2, 5), np.nan)}, {"trust": 2.0}])
+def test_bytes_that_are_no_lessons_are_refused(change):
+    X, y = blobs()
+    _, lessons = learned(X, y, slice(None, None, 29))
+    with pytest.raises(ValueError, match="no saved lessons"):
+        PoolLessons.from_bytes(replace(lessons, **change).to_bytes())
+    with pytest.raises(ValueError, match="no saved lessons"):
+        PoolLessons.from_bytes(lessons.to_bytes()[:100])
 
 
 @pytest.mark.parametrize("labelled", [0, 1, 2])
 def test_without_two_classes_there_is_nothing_to_learn(labelled):
     X, _ = blobs()
-    lessons = learn_from_pool(neighbour_graph(X), X[:labelled], ["cat"] * labelled)
-    assert lessons.trust == 0
     head = StreamingLDA().declare(["cat", "dog"]).partial_fit(X[:1], ["cat"])
-    assert lessons.weights(head) is head.weights()
+    lessons = learn_from_pool(neighbour_graph(X), head, X[:labelled], ["cat"] * labelled)
+    assert lessons.trust == 0
+    assert lessons.add_to(head.weights(), labelled) is head.weights()
 
 
 def test_many_labels_need_no_pool(monkeypatch):
     monkeypatch.setattr(neighbours, "MOST_LABELS", 5)
     X, y = blobs()
-    assert learn_from_pool(neighbour_graph(X), X[::49], y[::49]).trust == 0
+    assert learned(X, y, slice(None, None, 49))[1].trust == 0
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_tiny_pools_teach_what_they_can(count):
     X, y = blobs()
-    lessons = learn_from_pool(neighbour_graph(X[:count].reshape(count, 5)), X[::49], y[::49])
     head = StreamingLDA().partial_fit(X[::49], y[::49])
-    np.testing.assert_allclose(lessons.weights(head).predict_proba(X).sum(axis=1), 1)
+    lessons = learn_from_pool(neighbour_graph(X[:count].reshape(count, 5)), head, X[::49], y[::49])
+    weights = lessons.add_to(head.weights(), lessons.labels)
+    np.testing.assert_allclose(weights.predict_proba(X).sum(axis=1), 1)
 
 
 def test_copies_and_images_without_features_do_no_harm():
     X, y = blobs()
     X[::2] = X[1]
     X[5] = 0
-    lessons = learn_from_pool(neighbour_graph(X), X[1::29], y[1::29])
-    head = StreamingLDA().partial_fit(X[1::29], y[1::29])
-    np.testing.assert_allclose(lessons.weights(head).predict_proba(X).sum(axis=1), 1)
+    head, lessons = learned(X, y, slice(1, None, 29))
+    weights = lessons.add_to(head.weights(), lessons.labels)
+    np.testing.assert_allclose(weights.predict_proba(X).sum(axis=1), 1)
 
 
 def test_a_label_counts_by_its_weight():
     X, _ = blobs()
     graph = neighbour_graph(X)
-    twice = learn_from_pool(graph, X[[0, 0, 201]], ["cat", "dog", "dog"], sample_weight=[1.0, 0.0, 1.0])
-    once = learn_from_pool(graph, X[[0, 201]], ["cat", "dog"])
-    np.testing.assert_allclose(twice.head.counts_, once.head.counts_)
-    assert twice.trust == once.trust
+    head = StreamingLDA().partial_fit(X[[0, 201]], ["cat", "dog"])
+    twice = learn_from_pool(graph, head, X[[0, 0, 201]], ["cat", "dog", "dog"], sample_weight=[1.0, 0.0, 1.0])
+    once = learn_from_pool(graph, head, X[[0, 201]], ["cat", "dog"])
+    np.testing.assert_allclose(twice.coef, once.coef)
+    assert (twice.trust, twice.labels) == (once.trust, once.labels)
 
 
 def test_wrong_arguments_are_named():
     X, y = blobs()
-    graph = neighbour_graph(X)
+    graph, head = neighbour_graph(X), StreamingLDA().partial_fit(X[:2], y[:2])
     with pytest.raises(ValueError, match="3 labelled images"):
-        learn_from_pool(graph, X[:3], y[:2])
+        learn_from_pool(graph, head, X[:3], y[:2])
     with pytest.raises(ValueError, match="weight"):
-        learn_from_pool(graph, X[:2], y[:2], sample_weight=[1.0, -1.0])
+        learn_from_pool(graph, head, X[:2], y[:2], sample_weight=[1.0, -1.0])
     with pytest.raises(ValueError, match="3 features"):
-        learn_from_pool(graph, X[:2, :3], y[:2])
+        learn_from_pool(graph, head, X[:2, :3], y[:2])
     with pytest.raises(ValueError, match="table"):
         neighbour_graph(X[0])
