@@ -15,7 +15,7 @@ from PIL import Image
 
 DOCS = Path(__file__).parent
 PLOTS = ("orders", "accuracy-ours", "reliability-ours")
-REPLAY = ["--labels", "300", "--seeds", "3", "--orders", "random,ours,sorted", "--heads", "ours,sgd,logistic"]
+REPLAY = ["--labels", "200", "--seeds", "2", "--orders", "random,ours,sorted", "--heads", "ours,logistic"]
 
 
 def main() -> None:

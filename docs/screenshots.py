@@ -71,6 +71,7 @@ def running(state: Path) -> Iterator[tuple[Services, str]]:
         "TANDEM_WEB_PORT": str(web),
         "TANDEM_LABEL_STUDIO_URL": f"http://127.0.0.1:{label_studio}",
         "MLFLOW_PORT": str(mlflow),
+        "PYTHONUNBUFFERED": "1",  # each line is read as it comes
     }
     tandem = Path(sys.executable).with_name("tandem")
     process = subprocess.Popen([tandem, "up"], env=os.environ | settings, stdout=subprocess.PIPE, text=True)

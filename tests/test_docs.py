@@ -86,6 +86,7 @@ def test_targets_of_make_exist(page: Path) -> None:
 @each_page
 def test_settings_exist(page: Path) -> None:
     known = {name for names in setting_names().values() for name in names}
+    known |= set(re.findall(r"\$\{(TANDEM_\w+)", (REPOSITORY / "docker" / "compose.yml").read_text(encoding="utf-8")))
     assert set(re.findall(r"\bTANDEM_[A-Z0-9_]+", read(page))) - known == set()
 
 
@@ -156,7 +157,8 @@ def test_exit_codes_are_those_that_are_told() -> None:
 
 
 def test_every_call_of_the_api_that_is_told_exists() -> None:
-    paths = create_app(Settings(_env_file=None)).openapi()["paths"]
+    described = create_app(Settings(_env_file=None)).openapi()
+    paths = described["paths"]
     called = set()
     for line in read(DOCS / "api.md").splitlines():
         if not line.startswith("curl "):
@@ -177,7 +179,7 @@ def test_every_call_of_the_api_that_is_told_exists() -> None:
             assert set(fields_sent) == set(schema["properties"]), line
         for body in re.findall(r"-d '(.+?)'", line):
             name = told["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-            schema = create_app(Settings(_env_file=None)).openapi()["components"]["schemas"][name]
+            schema = described["components"]["schemas"][name]
             assert set(json.loads(body)) == set(schema["properties"]), line
     acting = {(method, path) for path, told in paths.items() for method in told if path.startswith("/api/")}
     assert {each for each in acting if each[0] != "get"} <= called, "every call that changes something is told"
