@@ -15,9 +15,9 @@ from backend.cli.telling import (
     as_json,
     chosen_project,
     console,
-    errors_told,
     examples,
     plain,
+    services_open,
 )
 from backend.settings import get_settings
 
@@ -45,14 +45,11 @@ def connect(
     should be.
     """
     from backend.connect import connect as connect_project
-    from backend.services import Services
 
     settings = get_settings()
-    with errors_told():
+    with services_open() as services:
         xml = label_config.read_text(encoding="utf-8") if label_config else None
-        connected = connect_project(
-            settings, Services(settings).label_studio, project=project, title=title, label_config=xml
-        )
+        connected = connect_project(settings, services.label_studio, project=project, title=title, label_config=xml)
     facts, notes = connected.project.facts, list(connected.notes)
     url = f"{settings.label_studio_for_people}/projects/{facts.id}/"
     if json:
@@ -76,10 +73,9 @@ def doctor(
     Ends with 3 when something is broken or could not be looked at. docs/troubleshooting.md tells more of each finding.
     """
     from backend.doctor import examine, worst
-    from backend.services import Services
 
-    with errors_told(), console(stderr=True).status("Asking ..."):
-        findings = examine(Services(get_settings()), project)
+    with services_open() as services, console(stderr=True).status("Asking ..."):
+        findings = examine(services, project)
     state = worst(findings)
     if json:
         as_json({"state": state, "findings": findings})
@@ -116,10 +112,8 @@ def _tell_findings(findings: list[Finding]) -> None:
 def sync(project: ProjectNumber = None, json: AsJson = False) -> None:
     """Compare the ledger with Label Studio now, and learn the difference."""
     from backend.reconcile import reconcile
-    from backend.services import Services
 
-    services = Services(get_settings())
-    with errors_told():
+    with services_open() as services:
         chosen = chosen_project(services, project)
         with console(stderr=True).status(f"Comparing project {chosen.label_studio_id} with Label Studio ..."):
             difference = reconcile(services, chosen.id)
@@ -146,13 +140,11 @@ def rollback(
 ) -> None:
     """Let an older version serve; learning goes on underneath, and --newest takes it back."""
     from backend.rollback import release, roll_back
-    from backend.services import Services
 
     if newest == (version is not None):
         raise typer.BadParameter("name a version, or say --newest")
     who = who or getpass.getuser()
-    services = Services(get_settings())
-    with errors_told():
+    with services_open() as services:
         chosen = chosen_project(services, project)
         if version is None:
             pin = release(services, chosen, who, why)

@@ -13,14 +13,13 @@ from backend.cli.telling import (
     ProjectNumber,
     as_json,
     chosen_project,
-    errors_told,
     examples,
     moment,
     plain,
+    services_open,
     share,
     table,
 )
-from backend.settings import get_settings
 
 if TYPE_CHECKING:
     from backend.insight.doubts import Doubts
@@ -34,10 +33,8 @@ app = typer.Typer()
 def status(json: AsJson = False) -> None:
     """Tell what each project has learned."""
     from backend.insight.overview import overview
-    from backend.services import Services
 
-    services = Services(get_settings())
-    with errors_told():
+    with services_open() as services:
         told = [overview(services, project) for project in services.projects.all()]
     if json:
         as_json({"projects": told})
@@ -85,10 +82,8 @@ def queue(
 ) -> None:
     """List the tasks without a label in the order they are asked, with what is made of each and why."""
     from backend.insight.queue import queue as read
-    from backend.services import Services
 
-    services = Services(get_settings())
-    with errors_told():
+    with services_open() as services:
         told = read(services, chosen_project(services, project), kind, predicted, page, size)
     if json:
         as_json(told)
@@ -115,10 +110,8 @@ def queue(
 def doubts(project: ProjectNumber = None, json: AsJson = False) -> None:
     """List the labels worth a second look, and the tasks about which people disagree."""
     from backend.insight.doubts import doubts as read
-    from backend.services import Services
 
-    services = Services(get_settings())
-    with errors_told():
+    with services_open() as services:
         told = read(services, chosen_project(services, project))
     if json:
         as_json(told)
@@ -163,13 +156,11 @@ def versions(
     """List the versions, newest first; or tell one, or compare two."""
     from backend.insight.gallery import Galleries
     from backend.insight.history import compare, history, version
-    from backend.services import Services
 
     asked = [version_number(each) for each in numbers or []]
     if len(asked) > 2:
         raise typer.BadParameter("name one version to tell, or two to compare")
-    services = Services(get_settings())
-    with errors_told():
+    with services_open() as services:
         chosen = chosen_project(services, project)
         if len(asked) == 2:
             compared = compare(services, Galleries(), chosen, *asked)

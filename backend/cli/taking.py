@@ -15,8 +15,8 @@ from backend.cli.telling import (
     as_json,
     chosen_project,
     console,
-    errors_told,
     examples,
+    services_open,
     share,
     table,
 )
@@ -47,11 +47,10 @@ def predict(
     from backend.insight.gallery import Galleries
     from backend.insight.trial import trial
     from backend.predict import Champions
-    from backend.services import Services
 
-    services, champions, galleries = Services(get_settings()), Champions(), Galleries()
+    champions, galleries = Champions(), Galleries()
     told: list[tuple[Path, Trial | str]] = []
-    with errors_told():
+    with services_open() as services:
         chosen = chosen_project(services, project)
         files = list(_files(images))
         err = console(stderr=True)
@@ -110,10 +109,8 @@ def export(
     package `model` uses them without any server. What is there already under these names is replaced.
     """
     from backend.cli.exporting import export_to
-    from backend.services import Services
 
-    services = Services(get_settings())
-    with errors_told():
+    with services_open() as services:
         exported = export_to(services, chosen_project(services, project), out, console(stderr=True))
     if json:
         as_json(exported)

@@ -7,7 +7,7 @@ import json
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -76,6 +76,16 @@ def errors_told() -> Iterator[None]:
             raise
         typer.secho(plain(sentence), err=True, fg=typer.colors.RED)
         raise typer.Exit(Exit.FAILED) from error
+
+
+@contextmanager
+def services_open() -> Iterator[Services]:
+    """Give the services of this process, closed afterwards; errors are told as `errors_told` does."""
+    from backend.services import Services
+    from backend.settings import get_settings
+
+    with errors_told(), closing(Services(get_settings())) as services:
+        yield services
 
 
 def _sentence(error: Exception) -> str | None:
