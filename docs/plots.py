@@ -5,25 +5,36 @@ They are those of ``tandem replay demo/expressions``, made small: that folder is
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
+from rich.console import Console
+
+from backend.settings import get_settings
+from model.encoder import load_encoder
+from replay.command import replay_folder
 
 DOCS = Path(__file__).parent
 PLOTS = ("orders", "accuracy-ours", "reliability-ours")
-REPLAY = ["--labels", "200", "--seeds", "2", "--orders", "random,ours,sorted", "--heads", "ours,logistic"]
 
 
 def main() -> None:
     """Label the demo's images as a person would, and keep the plots that the page shows."""
+    settings = get_settings()
     with tempfile.TemporaryDirectory() as folder:
-        tandem = Path(sys.executable).with_name("tandem")
-        demo = DOCS.parent / "demo" / "expressions"
-        subprocess.run([tandem, "replay", demo, "--out", folder, *REPLAY], check=True)
+        replay_folder(
+            DOCS.parent / "demo" / "expressions",
+            Path(folder),
+            load_encoder(settings.encoder, cache=settings.cache),
+            settings.cache,
+            labels=200,
+            seeds=2,
+            orders=["random", "ours", "sorted"],
+            heads=["ours", "logistic"],
+            console=Console(stderr=True),
+        )
         for name in PLOTS:
             save(Image.open(Path(folder) / f"{name}.png"), DOCS / "images" / f"{name}.png")
 
