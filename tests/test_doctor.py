@@ -437,9 +437,9 @@ def test_a_database_without_tables_or_with_older_or_newer_ones_is_told(well: Sur
     assert (found.state, found.mend) == ("broken", "Make them: `tandem migrate`.")
 
 
-def test_a_database_that_can_not_be_opened_is_told_without_its_password(well: Surroundings) -> None:
+def test_a_database_that_can_not_be_opened_is_told_without_its_password(well: Surroundings, tmp_path: Path) -> None:
     well.services.settings.database_url = "postgresql+psycopg2://ann:hunter2@127.0.0.1:1/x"
-    vars(well.services)["engine"] = sa.create_engine("sqlite:////nowhere/at/all.db")
+    vars(well.services)["engine"] = sa.create_engine(f"sqlite:///{tmp_path}/no/folder/x.db")
     found = {finding.name: finding for finding in well.findings()}
     assert found["database"].state == "broken"
     assert "hunter2" not in found["database"].told
