@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from backend.learner import Learner, samples
 from backend.ledger import Label
+from backend.outcomes import Outcome
 from backend.services import Services
 from model.evaluation import accuracy_matrix, forgetting, score_by_domain, wilson_interval
 from model.head import StreamingLDA
@@ -35,16 +36,18 @@ LEAST_SAMPLE = 30
 DOMAINS, LEAST_OF_DOMAIN = 8, 20
 """How many domains are compared, and how many labels each must have, half to learn from and half to try."""
 
+Told = Sequence[tuple[Outcome, Mapping[str, Any]]]
+"""Every outcome of a project in the order it was learned, with the data fields of its task: see `Outcomes.all`."""
 
-def alarms(services: Services, project_id: int, learner: Learner) -> list[Alarm]:
+
+def alarms(services: Services, project_id: int, learner: Learner, told: Told) -> list[Alarm]:
     """Return what has shifted: predictions that err more than they admit, new images unlike all labelled ones."""
-    outcomes = [outcome for outcome, _ in services.outcomes.all(project_id)]
     errors = rising_errors(
-        [outcome.confidence for outcome in outcomes], [outcome.predicted == outcome.label for outcome in outcomes]
+        [outcome.confidence for outcome, _ in told], [outcome.predicted == outcome.label for outcome, _ in told]
     )
     newest = [address for _, address, _ in services.ledger.pool(project_id)[-RECENT:] if address is not None]
     recent = services.features.cached(project_id, newest).vectors
-    labelled = services.features.by_hash(list(learner.pictures))
+    labelled = services.features.by_hash(list(learner.pictures)) if recent else {}
     drift = None
     if recent and labelled:
         drift = drifting_features(
@@ -53,25 +56,25 @@ def alarms(services: Services, project_id: int, learner: Learner) -> list[Alarm]
     return [alarm for alarm in (errors, drift) if alarm is not None]
 
 
-def domains(services: Services, project_id: int) -> dict[str, Any]:
+def domains(services: Services, told: Told) -> dict[str, Any]:
     """Return how good predictions were in each domain, if a field of the tasks names it."""
-    told = [(outcome, domain) for outcome, domain in _by_domain(services, project_id)]
+    named = _by_domain(services, told)
     scores = score_by_domain(
-        [domain for _, domain in told],
-        [outcome.probability for outcome, _ in told],
-        [outcome.predicted == outcome.label for outcome, _ in told],
+        [domain for _, domain in named],
+        [outcome.probability for outcome, _ in named],
+        [outcome.predicted == outcome.label for outcome, _ in named],
     )
     return {domain: asdict(score) for domain, score in scores.items()}
 
 
-def forgotten(services: Services, project_id: int, learner: Learner) -> dict[str, Any] | None:
+def forgotten(services: Services, learner: Learner, told: Told) -> dict[str, Any] | None:
     """Return the accuracy on each domain after each domain was learned, None with fewer than two.
 
     Domains are learned in the order of their first label, half of each one's tasks; the accuracy is that on the other
     halves. So it tells whether what comes later harms what came before, apart from which labels happened to come.
     """
     tasks: dict[str, list[int]] = {}
-    for outcome, domain in _by_domain(services, project_id):
+    for outcome, domain in _by_domain(services, told):
         if outcome.task_id in learner.lessons:
             tasks.setdefault(domain, []).append(outcome.task_id)
     names = [name for name, theirs in tasks.items() if len(theirs) >= LEAST_OF_DOMAIN][:DOMAINS]
@@ -170,10 +173,9 @@ def told_of(found: Consensus[int, int]) -> dict[str, Any]:
     }
 
 
-def _by_domain(services: Services, project_id: int) -> list[tuple[Any, str]]:
+def _by_domain(services: Services, told: Told) -> list[tuple[Outcome, str]]:
     """Return every outcome whose task names its domain, in the order it was learned, with the domain."""
     name = services.settings.domain_field
-    told = services.outcomes.all(project_id) if name else []
     return [(outcome, str(fields[name])) for outcome, fields in told if name in fields]
 
 

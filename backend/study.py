@@ -65,6 +65,7 @@ def study(services: Services, learners: Learners, project_id: int) -> Study | No
             learners.drop(project_id)
             raise
         people = findings.people(learner)
+        told = services.outcomes.all(project_id)
         judged = _judge(services, project_id, learner, last)
         found = Study(
             project_id=project_id,
@@ -77,13 +78,13 @@ def study(services: Services, learners: Learners, project_id: int) -> Study | No
             reliability={str(person): each.reliability for person, each in people.people.items()},
             findings={
                 "people": findings.told_of(people),
-                "shift": [asdict(alarm) for alarm in findings.alarms(services, project_id, learner)],
-                "domains": findings.domains(services, project_id),
+                "shift": [asdict(alarm) for alarm in findings.alarms(services, project_id, learner, told)],
+                "domains": findings.domains(services, told),
                 "novel": judged.novel if judged else [],
                 "doubts": judged.doubts if judged else [],
                 "sample": judged.sample if judged else None,
                 "forecast": judged.forecast if judged else None,
-                "forgetting": findings.forgotten(services, project_id, learner),
+                "forgetting": findings.forgotten(services, learner, told),
             },
             trust=judged.trust if judged else 0.0,
         )

@@ -109,7 +109,59 @@ class Prior:
     pull: Any
 
 
-class StreamingLDA(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class ClassSums(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """How many samples of each class there are, the sums of their features, and the second moment of all samples.
+
+    What both heads hold, here and in `model.multilabel`; classes may come and go.
+    """
+
+    classes_: Labels
+    counts_: Floats
+    n_features_in_: int
+    _declared: Labels
+    _sums: Floats
+    _moment: Floats
+
+    def _reset(self) -> None:
+        self.classes_ = np.array([], dtype="U1")
+        self.counts_ = np.zeros(0)
+        self._declared = self.classes_
+        self._sums = np.zeros((0, 0))
+        if hasattr(self, "n_features_in_"):
+            del self.n_features_in_, self._moment
+
+    def _reset_learned(self) -> None:
+        """Forget everything but what was declared."""
+        declared = self._declared
+        self._reset()
+        self._declared = declared
+        self._reclass(declared)
+
+    def _start(self) -> None:
+        if not hasattr(self, "classes_"):
+            self._reset()
+
+    def _open(self, dim: int) -> None:
+        """Make room for features of this length, if there is none yet."""
+        if not hasattr(self, "n_features_in_"):
+            self.n_features_in_ = dim
+            self._sums = np.zeros((len(self.classes_), dim))
+            self._moment = np.zeros((dim, dim), order="F")
+        elif self.n_features_in_ != dim:
+            raise ValueError(f"The other head learned {dim} features, this one {self.n_features_in_}.")
+
+    def _reclass(self, classes: Labels) -> None:
+        """Give every class its row, in sorted order; classes that are not among `classes` must be empty."""
+        if np.array_equal(classes, self.classes_):
+            return
+        kept = np.isin(self.classes_, classes)
+        counts, sums = np.zeros(len(classes)), np.zeros((len(classes), self._sums.shape[1]))
+        places = np.searchsorted(classes, self.classes_[kept])
+        counts[places], sums[places] = self.counts_[kept], self._sums[kept]
+        self.classes_, self.counts_, self._sums = classes, counts, sums
+
+
+class StreamingLDA(ClassifierMixin, ClassSums):  # type: ignore[misc]  # scikit-learn has no types
     """Linear discriminant analysis with a shared covariance, learned and unlearned one sample at a time.
 
     The covariance is the posterior mean under an inverse-Wishart prior worth ``shrinkage * d`` samples, whose
@@ -150,12 +202,6 @@ class StreamingLDA(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
     can_forget = True
 
-    classes_: Labels
-    counts_: Floats
-    n_features_in_: int
-    _declared: Labels
-    _sums: Floats
-    _moment: Floats
     _solution: LinearWeights | None
     _solved_for: dict[str, Any]
 
@@ -235,10 +281,7 @@ class StreamingLDA(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         if (counts < -TOLERANCE).any() or (squares < between - slack).any() or (sums[gone] ** 2 > slack).any():
             raise ValueError("These samples were not learned as they are given, so they can't be forgotten.")
         if gone.all():
-            declared = self._declared
-            self._reset()
-            self._declared = declared
-            self._reclass(declared)
+            self._reset_learned()
             return self
         counts[gone] = 0.0
         sums[gone] = 0.0
@@ -413,36 +456,8 @@ class StreamingLDA(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         return np.searchsorted(self.classes_, change.classes)
 
     def _reset(self) -> None:
-        self.classes_ = np.array([], dtype="U1")
-        self.counts_ = np.zeros(0)
-        self._declared = self.classes_
-        self._sums = np.zeros((0, 0))
+        super()._reset()
         self._solution = None
-        if hasattr(self, "n_features_in_"):
-            del self.n_features_in_, self._moment
-
-    def _start(self) -> None:
-        if not hasattr(self, "classes_"):
-            self._reset()
-
-    def _open(self, dim: int) -> None:
-        """Make room for features of this length, if there is none yet."""
-        if not hasattr(self, "n_features_in_"):
-            self.n_features_in_ = dim
-            self._sums = np.zeros((len(self.classes_), dim))
-            self._moment = np.zeros((dim, dim), order="F")
-        elif self.n_features_in_ != dim:
-            raise ValueError(f"The other head learned {dim} features, this one {self.n_features_in_}.")
-
-    def _reclass(self, classes: Labels) -> None:
-        """Give every class its row, in sorted order; classes that are not among `classes` must be empty."""
-        if np.array_equal(classes, self.classes_):
-            return
-        kept = np.isin(self.classes_, classes)
-        counts, sums = np.zeros(len(classes)), np.zeros((len(classes), self._sums.shape[1]))
-        places = np.searchsorted(classes, self.classes_[kept])
-        counts[places], sums[places] = self.counts_[kept], self._sums[kept]
-        self.classes_, self.counts_, self._sums = classes, counts, sums
 
 
 def prior_of(

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg.blas import dsyr
 from scipy.linalg.lapack import dpotrf, dpotrs, dtrtrs
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from model.head import (
@@ -25,6 +24,7 @@ from model.head import (
     PROBES,
     TOLERANCE,
     UNSEEN,
+    ClassSums,
     Labels,
     _add_products,
     _as_labels,
@@ -69,7 +69,7 @@ class Sums:
     rows: Floats
 
 
-class MultilabelLDA(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class MultilabelLDA(ClassSums):
     """Linear discriminants with a shared covariance, one for each class: is it there or not?
 
     For one class, the samples with it and those without are two classes of a linear discriminant analysis (Hastie,
@@ -115,14 +115,8 @@ class MultilabelLDA(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no
 
     can_forget = True
 
-    classes_: Labels
-    counts_: Floats
     count_: float
-    n_features_in_: int
-    _declared: Labels
     _total: Floats
-    _sums: Floats
-    _moment: Floats
 
     def __init__(self, shrinkage: float = 1.0, heat: float = 1.0) -> None:
         self.shrinkage = shrinkage
@@ -220,10 +214,7 @@ class MultilabelLDA(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no
         if not possible:
             raise ValueError("These samples were not learned as they are given, so they can't be forgotten.")
         if count <= TOLERANCE:
-            declared = self._declared
-            self._reset()
-            self._declared = declared
-            self._reclass(declared)
+            self._reset_learned()
             return self
         counts[gone], sums[gone] = 0.0, 0.0
         self._moment = _add_products(self._moment, change.rows, -1.0)
@@ -367,35 +358,14 @@ class MultilabelLDA(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no
         return Sums(float(weight.sum()), weight @ features, classes, weighted.sum(axis=0), weighted.T @ features, rows)
 
     def _reset(self) -> None:
-        self.classes_ = np.array([], dtype="U1")
-        self.counts_ = np.zeros(0)
+        super()._reset()
         self.count_ = 0.0
-        self._declared = self.classes_
-        self._sums = np.zeros((0, 0))
-        if hasattr(self, "n_features_in_"):
-            del self.n_features_in_, self._moment, self._total
-
-    def _start(self) -> None:
-        if not hasattr(self, "classes_"):
-            self._reset()
+        self._total = np.zeros(0)
 
     def _open(self, dim: int) -> None:
-        """Make room for features of this length, if there is none yet."""
         if not hasattr(self, "n_features_in_"):
-            self.n_features_in_ = dim
             self._total = np.zeros(dim)
-            self._sums = np.zeros((len(self.classes_), dim))
-            self._moment = np.zeros((dim, dim), order="F")
-        elif self.n_features_in_ != dim:
-            raise ValueError(f"The other head learned {dim} features, this one {self.n_features_in_}.")
-
-    def _reclass(self, classes: Labels) -> None:
-        """Give every class its row, in sorted order; classes that are not among `classes` must be empty."""
-        kept = np.isin(self.classes_, classes)
-        counts, sums = np.zeros(len(classes)), np.zeros((len(classes), self._sums.shape[1]))
-        places = np.searchsorted(classes, self.classes_[kept])
-        counts[places], sums[places] = self.counts_[kept], self._sums[kept]
-        self.classes_, self.counts_, self._sums = classes, counts, sums
+        super()._open(dim)
 
 
 def least_clear(proba: ArrayLike) -> Floats:

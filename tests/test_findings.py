@@ -33,7 +33,8 @@ def test_forgetting_is_told_once_two_domains_have_enough_labels(tmp_path: Path, 
         classroom.annotate(task_id)
         if task_id in (1, half // 2, half, len(classroom.tasks)):
             update(services, learners, 1)
-            told.append(findings.forgotten(services, 1, learners.get(services, services.projects.get(1))))
+            learner = learners.get(services, services.projects.get(1))
+            told.append(findings.forgotten(services, learner, services.outcomes.all(1)))
     assert told[:3] == [None, None, None]
     last = told[3]
     assert last["domains"] == ["crib", "garden"]

@@ -37,7 +37,19 @@ FLOORS = [
 ]
 SOURCES_IN_ORDER = ["label_config", "events", "labelstudio", "images"]
 """Sources that may know each other, the later the earlier."""
-ACTS_IN_ORDER = ["rollback", "learner", "findings", "update", "study", "log", "predict", "pool", "show", "connect", "doctor"]
+ACTS_IN_ORDER = [
+    "rollback",
+    "learner",
+    "findings",
+    "update",
+    "study",
+    "log",
+    "predict",
+    "pool",
+    "show",
+    "connect",
+    "doctor",
+]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 
 
