@@ -465,7 +465,9 @@ def _p_values(values: Floats, weights: Floats) -> Floats:
     order = np.argsort(values, kind="stable")
     rising = values[order]
     above = np.cumsum(weights[order][::-1])[::-1]
-    table = np.stack([rising, (1 + above[np.searchsorted(rising, rising, side="left")]) / (1 + weights.sum())])
+    # Summed in another order, all weights may come to a little more than all weights.
+    shares = np.minimum((1 + above[np.searchsorted(rising, rising, side="left")]) / (1 + weights.sum()), 1)
+    table = np.stack([rising, shares])
     # What is foreign is told apart by the highest values: of the others, a few stand for all.
     kept = np.linspace(0, max(len(rising) - _TABLE, 0), _TABLE, endpoint=False).astype(int)
     return table[:, np.unique(np.concatenate([kept, np.arange(max(len(rising) - _TABLE, 0), len(rising))]))]

@@ -86,6 +86,14 @@ def test_novel_and_ambiguous_are_told_apart():
     assert ambiguity(head.predict_proba(between)).mean() > ambiguity(head.predict_proba(sixes)).mean()
 
 
+def test_novelty_never_leaves_its_scale_whatever_the_number_of_labels():
+    X, y = digits()
+    for labels in range(8, 60):  # weights whose sum depends on the order
+        novelty, _ = learned(X[:labels], y[:labels], X[labels : labels + 200])
+        scores = novelty.score(X[:400])
+        assert ((scores >= 0) & (scores <= 1)).all(), labels
+
+
 def test_no_image_is_more_novel_than_the_labels_can_tell():
     X, y = digits()
     for count in (1, 2, 3, 9):
