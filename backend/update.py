@@ -146,7 +146,7 @@ def _learn_once(services: Services, learners: Learners, project_id: int) -> Vers
 
 
 def is_news(services: Services, version: Version, study: Study | None) -> bool:
-    """Tell whether a study lets the head serve otherwise than this version, by more than a little."""
+    """Tell whether a study lets the head serve otherwise than this version, by more than a little or a label less."""
     if study is None or study.number == version.study or study.encoder_id != version.encoder_id:
         return False
     before = services.studies.get(version.project_id, version.study) if version.study is not None else None
@@ -157,7 +157,14 @@ def is_news(services: Services, version: Version, study: Study | None) -> bool:
         or abs(new.threshold(COVERAGE) - old.threshold(COVERAGE)) > LITTLE
         or abs(study.trust - (before.trust if before else 0.0)) > LITTLE
         or reliability(services, before) != reliability(services, study)
+        or (before is not None and before.trust > 0 and _took_back(services, before))
     )
+
+
+def _took_back(services: Services, study: Study) -> bool:
+    """Tell whether a label was changed or deleted since a study: what the pool taught then still has it in it."""
+    changes = services.ledger.since(study.project_id, study.position)
+    return not changes.first_labels.issuperset(changes.labels)
 
 
 def _coverage(parent: Version | None) -> AdaptiveCoverage:

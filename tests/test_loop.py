@@ -33,6 +33,7 @@ from backend.up.servers import Running, free_port
 from backend.update import calibration_of, weights_of
 from backend.versions import Version
 from model.head import StreamingLDA
+from model.neighbours import PoolLessons
 from tests import conftest
 from tests.parts import CONFIG, DEMO, make_services
 
@@ -114,7 +115,7 @@ class Loop:
     def difference_from_a_head_fitted_at_once(self) -> float:
         """Return the largest difference of a served probability from a head fitted on Label Studio's export.
 
-        Both are calibrated by the study that the served version names.
+        Both are calibrated by the study that the served version names, with what the pool taught then.
         """
         services, project = self.services, self.project
         addresses = [image for _, image in images_of(self)]
@@ -125,10 +126,15 @@ class Loop:
         studied = services.studies.get(project.id, champion.study) if champion.study is not None else None
         head = calibration_of(studied).apply_to(StreamingLDA().declare(project.classes))
         head.partial_fit(np.stack([vectors[image] for image, _ in exported]), [label for _, label in exported])
+        expected = head.weights()
+        if studied is not None and studied.trust:
+            from_pool = services.studies.pool(project.id, studied.number)
+            assert from_pool is not None
+            expected = PoolLessons.from_bytes(from_pool).add_to(expected, len(exported))
         pool = np.stack(list(vectors.values()))
         weights = weights_of(services, champion)
         assert weights is not None
-        return float(np.abs(weights.predict_proba(pool) - head.weights().predict_proba(pool)).max())
+        return float(np.abs(weights.predict_proba(pool) - expected.predict_proba(pool)).max())
 
 
 def predictions_of(loop: Loop, task_id: int) -> list[dict[str, Any]]:

@@ -9,25 +9,15 @@ import numpy as np
 import pytest
 import redis
 
+from backend.events import AnnotationsDeleted
 from backend.learner import Learners
-from backend.services import Services
 from backend.study import is_due, study
 from backend.update import is_news, update, weights_of
 from model.calibration import Calibration
-from tests.parts import Classroom, make_services
+from tests.parts import FACTS, Classroom, make_services
+from tests.test_loop import soon
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-def services(tmp_path: Path, valkey: str) -> Services:
-    redis.Redis.from_url(valkey).flushall()
-    return make_services(tmp_path, valkey)
-
-
-@pytest.fixture
-def classroom(services: Services) -> Classroom:
-    return Classroom(services)
 
 
 def test_before_a_version_there_is_nothing_to_study(classroom: Classroom) -> None:
@@ -93,6 +83,38 @@ def test_a_study_that_changes_what_is_served_makes_a_version_without_a_new_label
     assert (after.number, after.position) == (before.number + 1, before.position)
     assert not is_news(services, after, found)
     assert update(services, learners, 1) is None
+
+
+def test_a_label_is_taken_back_also_from_what_the_pool_was_taught_with_it(
+    classroom: Classroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, learners, students = classroom.services, Learners(), Learners()
+
+    def served() -> np.ndarray:
+        """Return what is said of each image once there is nothing left to learn and to study."""
+        update(services, learners, 1)
+        soon(lambda: study(services, students, 1))
+        update(services, learners, 1)
+        version = services.versions.newest(1)
+        assert version is not None
+        weights = weights_of(services, version)
+        assert weights is not None
+        return weights.predict_proba(vectors)
+
+    tasks = [(task.image or "", task.id) for task in classroom.tasks.values()]
+    vectors = np.stack(list(services.features.find(1, tasks).vectors.values()))
+    for task_id in range(1, 15):
+        classroom.annotate(task_id)
+    monkeypatch.setattr("backend.study.calibrate", lambda *_, **__: Calibration())
+    before = served()
+    monkeypatch.setattr("backend.update.LITTLE", 10.0)  # nothing else makes a version
+    wrong = classroom.annotate(15, "disgust" if classroom.truth[15] != "disgust" else "happy")
+    assert np.abs(served() - before).max() > 0.01
+    found = services.studies.newest(1)
+    assert found is not None
+    assert found.trust > 0
+    services.ledger.tell(AnnotationsDeleted(FACTS, (wrong,)))
+    np.testing.assert_allclose(served(), before, atol=1e-9)
 
 
 def test_people_who_labelled_the_same_tasks_are_compared(classroom: Classroom) -> None:
