@@ -33,9 +33,6 @@ LISTED = (
 IMPORT_BATCH = 1000
 """Tasks imported in one request; Label Studio sends them all in one webhook."""
 
-ADDRESSED = 500
-"""Task ids in the address of one request; some 4 kB."""
-
 UPLOAD_FILES = 100
 """Files in one upload request: Label Studio refuses more (DATA_UPLOAD_MAX_NUMBER_FILES)."""
 
@@ -286,18 +283,21 @@ class LabelStudio:
         last = 0
         while True:
             after = {"filter": "filter:tasks:id", "operator": "greater", "type": "Number", "value": last}
-            page = self._tasks(project_id, {"filters": {"conjunction": "and", "items": [after]}})
+            query = {"ordering": ["tasks:id"], "filters": {"conjunction": "and", "items": [after]}}
+            # `resolve_uri` would put presigned addresses, other ones each time, in place of s3:// and its like.
+            params: dict[str, str | int] = {
+                "project": project_id,
+                "page_size": PAGE,
+                "fields": "all",
+                "include": LISTED,
+                "resolve_uri": "false",
+                "query": json.dumps(query),
+            }
+            page = [_mapping(item) for item in _list(_mapping(self._get("/api/tasks", params)).get("tasks"))]
             yield from page
             if len(page) < PAGE:
                 return
             last = _number(page[-1].get("id"))
-
-    def tasks_by_id(self, project_id: int, ids: Sequence[int]) -> Iterator[dict[str, Any]]:
-        """Yield those tasks of a project that exist, with their annotations, by ascending id."""
-        ordered = sorted(set(ids))
-        for start in range(0, len(ordered), ADDRESSED):
-            selected = {"all": False, "included": ordered[start : start + ADDRESSED]}
-            yield from self._tasks(project_id, {"selectedItems": selected})
 
     def next_task(self, project_id: int) -> dict[str, Any] | None:
         """Return the task that Label Studio asks the user next, or None when none is left."""
@@ -417,18 +417,6 @@ class LabelStudio:
             item = _mapping(told)
             if item.get("model_version") == name:
                 self._send("DELETE", f"/api/predictions/{_number(item.get('id'))}/")
-
-    def _tasks(self, project_id: int, query: Mapping[str, object]) -> list[dict[str, Any]]:
-        # `resolve_uri` would put presigned addresses, other ones each time, in place of s3:// and its like.
-        params: dict[str, str | int] = {
-            "project": project_id,
-            "page_size": PAGE,
-            "fields": "all",
-            "include": LISTED,
-            "resolve_uri": "false",
-            "query": json.dumps({"ordering": ["tasks:id"], **query}),
-        }
-        return [_mapping(item) for item in _list(_mapping(self._get("/api/tasks", params)).get("tasks"))]
 
     def _refresh(self) -> None:
         response = self._answer("POST", "/api/token/refresh/", json={"refresh": self._api_key})

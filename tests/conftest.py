@@ -7,11 +7,16 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from backend.up import install, servers
 from backend.up.servers import Running
+
+if TYPE_CHECKING:
+    from backend.services import Services
+    from tests.parts import Classroom
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STATE = Path(os.environ.get("TANDEM_STATE") or REPOSITORY / ".tandem")
@@ -47,6 +52,28 @@ class S3(Running):
     url: str = ""
     access_key: str = ""
     secret_key: str = ""
+
+
+@pytest.fixture
+def services(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Services]:
+    """Make Tandem's parts in a folder of their own; a test that is marked for servers has an empty queue as well."""
+    from tests.parts import make_services  # here, since it loads torch
+
+    if request.node.get_closest_marker("servers"):
+        made = make_services(tmp_path, request.getfixturevalue("valkey"))
+        made.jobs.redis.flushall()
+    else:
+        made = make_services(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def classroom(services: Services) -> Classroom:
+    """Fill a project with the demo's first images."""
+    from tests.parts import Classroom
+
+    return Classroom(services)
 
 
 @pytest.fixture(scope="session")

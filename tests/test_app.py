@@ -15,11 +15,6 @@ from tests.parts import CONFIG, FACTS, Classroom, make_services, recorded
 
 
 @pytest.fixture
-def services(tmp_path: Path) -> Services:
-    return make_services(tmp_path)
-
-
-@pytest.fixture
 def client(services: Services) -> Iterator[TestClient]:
     with TestClient(create_app(services.settings, services)) as client:
         yield client

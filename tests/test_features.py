@@ -17,11 +17,6 @@ from tests.parts import DEMO, Classroom, make_services
 
 
 @pytest.fixture
-def services(tmp_path: Path) -> Services:
-    return make_services(tmp_path)
-
-
-@pytest.fixture
 def classroom(services: Services) -> Classroom:
     return Classroom(services, per_class=1)
 

@@ -24,11 +24,6 @@ from tests.parts import CONFIG, Classroom, make_services
 Answer = Callable[[httpx.Request], httpx.Response]
 
 
-@pytest.fixture
-def classroom(tmp_path: Path) -> Classroom:
-    return Classroom(make_services(tmp_path))
-
-
 class LabelStudioOf:
     """One annotation as Label Studio has it; what is asked of it is kept."""
 

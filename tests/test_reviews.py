@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-
-import pytest
 
 from backend.events import AnnotationsTold
-from tests.parts import FACTS, Classroom, make_services
-
-
-@pytest.fixture
-def classroom(tmp_path: Path) -> Classroom:
-    return Classroom(make_services(tmp_path))
+from tests.parts import FACTS, Classroom
 
 
 def test_what_was_confirmed_or_corrected_is_settled_until_it_is_undone(classroom: Classroom) -> None:

@@ -13,7 +13,6 @@ from backend.app import create_app
 from backend.events import ProjectFacts, ProjectTold
 from backend.learner import Learners
 from backend.rollback import CanNotServe, release, roll_back
-from backend.services import Services
 from backend.study import study
 from backend.update import update, weights_of
 from backend.versions import Version
@@ -22,17 +21,6 @@ from tests.test_show import Desk
 from tests.test_show import desk as desk
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-def services(tmp_path: Path, valkey: str) -> Services:
-    redis.Redis.from_url(valkey).flushall()
-    return make_services(tmp_path, valkey)
-
-
-@pytest.fixture
-def classroom(services: Services) -> Classroom:
-    return Classroom(services)
 
 
 def learn(classroom: Classroom, *task_ids: int) -> Version:

@@ -15,7 +15,6 @@ import redis
 from backend.events import AnnotationsDeleted, AnnotationsTold, ProjectFacts, ProjectTold, Task
 from backend.learner import Learners
 from backend.outcomes import Outcome
-from backend.services import Services
 from backend.update import update, weights_of
 from backend.versions import Version, VersionTaken
 from model.comparison import make_head
@@ -24,17 +23,6 @@ from model.weights import LinearWeights
 from tests.parts import CONFIG, FACTS, Classroom, make_services
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-def services(tmp_path: Path, valkey: str) -> Services:
-    redis.Redis.from_url(valkey).flushall()
-    return make_services(tmp_path, valkey)
-
-
-@pytest.fixture
-def classroom(services: Services) -> Classroom:
-    return Classroom(services)
 
 
 def probabilities_at_once(classroom: Classroom) -> np.ndarray:

@@ -21,15 +21,9 @@ from backend.services import Services
 from backend.up.run import tandem_programs
 from backend.up.servers import Running
 from backend.worker import OurJob, OurWorker, Workshop, perform, sweep
-from tests.parts import Classroom, make_services
+from tests.parts import Classroom
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-def services(tmp_path: Path, valkey: str) -> Services:
-    redis.Redis.from_url(valkey).flushall()
-    return make_services(tmp_path, valkey)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from pydantic import SecretStr
 
 from backend.connect import connect
@@ -177,3 +177,26 @@ def desk(
             program.stop()
         client.close()
         services.close()
+
+
+def context_of(browser: Browser, desk: Desk, width: int, height: int, touch: bool = False) -> BrowserContext:
+    """Open a browser of its own in which Ada is known to Tandem."""
+    context = browser.new_context(
+        base_url=desk.services.settings.web_url,
+        http_credentials={"username": "Ada", "password": SECRET},
+        viewport={"width": width, "height": height},
+        has_touch=touch,
+        is_mobile=touch,
+        color_scheme="dark" if touch else "light",
+    )
+    context.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
+    return context
+
+
+@pytest.fixture
+def ours(browser: Browser, desk: Desk) -> Iterator[Page]:
+    """Open Tandem's pages as Ada, on a desk."""
+    context = context_of(browser, desk, 1200, 900)
+    yield context.new_page()
+    context.close()

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from backend.label_config import parse_label_config
 from tests.browser.axe import serious_faults
-from tests.browser.conftest import PATIENCE, SECRET, Desk
+from tests.browser.conftest import PATIENCE, Desk, context_of
 from tests.parts import CONFIG
 from tests.test_loop import soon
 
@@ -28,28 +28,6 @@ def shoot(page: Page, name: str) -> None:
     """Keep a picture of the page where somebody asked for it."""
     if SHOTS:
         page.screenshot(path=Path(SHOTS) / f"{name}.png", full_page=True)
-
-
-def context_of(browser: Browser, desk: Desk, width: int, height: int, touch: bool = False) -> BrowserContext:
-    context = browser.new_context(
-        base_url=desk.services.settings.web_url,
-        http_credentials={"username": "Ada", "password": SECRET},
-        viewport={"width": width, "height": height},
-        has_touch=touch,
-        is_mobile=touch,
-        color_scheme="dark" if touch else "light",
-    )
-    context.set_default_timeout(PATIENCE)
-    expect.set_options(timeout=PATIENCE)
-    return context
-
-
-@pytest.fixture
-def ours(browser: Browser, desk: Desk) -> Iterator[Page]:
-    """Open Tandem's pages as Ada, on a desk."""
-    context = context_of(browser, desk, 1200, 900)
-    yield context.new_page()
-    context.close()
 
 
 @pytest.fixture

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from backend.label_config import parse_label_config
 from tests.browser.axe import serious_faults
-from tests.browser.conftest import CLASSES, PATIENCE, PER_CLASS, SECRET, Desk
+from tests.browser.conftest import CLASSES, PER_CLASS, Desk
 from tests.parts import CONFIG, DEMO
 from tests.test_loop import soon
 
@@ -29,19 +28,10 @@ GIVE = """([kind, name, data]) => {
 
 
 @pytest.fixture
-def ours(browser: Browser, desk: Desk) -> Iterator[Page]:
+def ours(ours: Page, desk: Desk) -> Page:
     """Open the page as Ada."""
-    context = browser.new_context(
-        base_url=desk.services.settings.web_url,
-        http_credentials={"username": "Ada", "password": SECRET},
-        viewport={"width": 1200, "height": 900},
-    )
-    context.set_default_timeout(PATIENCE)
-    expect.set_options(timeout=PATIENCE)
-    page = context.new_page()
-    page.goto(f"/ui/projects/{desk.number}/try")
-    yield page
-    context.close()
+    ours.goto(f"/ui/projects/{desk.number}/try")
+    return ours
 
 
 def fresh(name: str) -> Path:

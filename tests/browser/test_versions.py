@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from tests.browser.axe import serious_faults
-from tests.browser.conftest import PATIENCE, SECRET, Desk
+from tests.browser.conftest import PATIENCE, Desk
 from tests.test_loop import soon
 
 pytestmark = [pytest.mark.browser, pytest.mark.servers, pytest.mark.timeout(900)]
-
-
-@pytest.fixture
-def ours(browser: Browser, desk: Desk) -> Iterator[Page]:
-    """Open Tandem's pages as Ada."""
-    context = browser.new_context(
-        base_url=desk.services.settings.web_url,
-        http_credentials={"username": "Ada", "password": SECRET},
-        viewport={"width": 1200, "height": 900},
-    )
-    context.set_default_timeout(PATIENCE)
-    expect.set_options(timeout=PATIENCE)
-    page = context.new_page()
-    yield page
-    context.close()
 
 
 def label(desk: Desk, count: int) -> None:

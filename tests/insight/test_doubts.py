@@ -17,11 +17,6 @@ from backend.update import update
 from tests.parts import FACTS, Classroom, make_services
 
 
-@pytest.fixture
-def classroom(tmp_path: Path) -> Classroom:
-    return Classroom(make_services(tmp_path))
-
-
 def doubted(classroom: Classroom, *tasks: int, look_alike: int | None = None) -> None:
     """Let a study doubt that these tasks are what they are labelled."""
     listed = [

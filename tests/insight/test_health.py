@@ -15,16 +15,6 @@ from backend.services import Services
 from tests.parts import FACTS, Classroom, make_services
 
 
-@pytest.fixture
-def services(tmp_path: Path) -> Services:
-    return make_services(tmp_path)
-
-
-@pytest.fixture
-def classroom(services: Services) -> Classroom:
-    return Classroom(services)
-
-
 def test_without_redis_the_queues_are_not_known(services: Services) -> None:
     assert (health(services).waiting, health(services).workers, health(services).projects) == (None, None, [])
 

@@ -12,23 +12,11 @@ from backend.insight.gallery import Galleries
 from backend.insight.history import Comparison, UnknownVersion, compare, history, version
 from backend.learner import Learners
 from backend.rollback import roll_back
-from backend.services import Services
 from backend.study import study
 from backend.update import update
 from tests.parts import FACTS, Classroom, make_services
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-def services(tmp_path: Path, valkey: str) -> Services:
-    redis.Redis.from_url(valkey).flushall()
-    return make_services(tmp_path, valkey)
-
-
-@pytest.fixture
-def classroom(services: Services) -> Classroom:
-    return Classroom(services)
 
 
 def learn(classroom: Classroom, *task_ids: int) -> None:

@@ -22,11 +22,6 @@ def services(tmp_path: Path) -> Services:
     return make_services(tmp_path, domain_field="camera")
 
 
-@pytest.fixture
-def classroom(services: Services) -> Classroom:
-    return Classroom(services)
-
-
 def measured(classroom: Classroom) -> Measured:
     project = classroom.services.projects.get(classroom.project.id)
     told = overview(classroom.services, project).measured

@@ -21,12 +21,6 @@ from tests.parts import FACTS, Classroom, make_services
 pytestmark = pytest.mark.servers
 
 
-@pytest.fixture
-def classroom(tmp_path: Path, valkey: str) -> Classroom:
-    redis.Redis.from_url(valkey).flushall()
-    return Classroom(make_services(tmp_path, valkey))
-
-
 def score(classroom: Classroom) -> Pool:
     """Do what `show` does, but for Label Studio."""
     services, project = classroom.services, classroom.project

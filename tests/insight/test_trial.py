@@ -6,7 +6,6 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-import redis
 import sqlalchemy as sa
 from PIL import Image
 
@@ -17,23 +16,11 @@ from backend.insight.gallery import Galleries, Gallery
 from backend.insight.trial import Trial, trial
 from backend.learner import Learners
 from backend.predict import Champions
-from backend.services import Services
 from backend.study import study
 from backend.update import update
 from tests.parts import CONFIG, DEMO, FACTS, Classroom, make_services
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-def services(tmp_path: Path, valkey: str) -> Services:
-    redis.Redis.from_url(valkey).flushall()
-    return make_services(tmp_path, valkey)
-
-
-@pytest.fixture
-def classroom(services: Services) -> Classroom:
-    return Classroom(services)
 
 
 def picture_of(classroom: Classroom, task_id: int) -> bytes:
