@@ -377,7 +377,6 @@ def test_mlflow_and_its_artifacts_are_told_apart(well: Surroundings) -> None:
     assert "TANDEM_MLFLOW_TRACKING_URI" in found["mlflow"].mend
 
 
-@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # of MLflow's own store
 def test_a_local_tracking_folder_takes_files_for_real(well: Surroundings, tmp_path: Path) -> None:
     tracking = Tracking(f"sqlite:///{tmp_path}/mlflow.db")
     tracking.client.create_experiment("faces", artifact_location=str(tmp_path / "artifacts"))
@@ -440,6 +439,7 @@ def test_a_database_without_tables_or_with_older_or_newer_ones_is_told(well: Sur
 def test_a_database_that_can_not_be_opened_is_told_without_its_password(well: Surroundings, tmp_path: Path) -> None:
     well.services.settings.database_url = "postgresql+psycopg2://ann:hunter2@127.0.0.1:1/x"
     vars(well.services)["engine"] = sa.create_engine(f"sqlite:///{tmp_path}/no/folder/x.db")
+    del vars(well.services)["projects"]  # it was made on the engine before
     found = {finding.name: finding for finding in well.findings()}
     assert found["database"].state == "broken"
     assert "hunter2" not in found["database"].told
@@ -679,7 +679,6 @@ def real(
 
 
 @pytest.mark.servers
-@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # of MLflow's own store
 class TestOnRealServers:
     def test_what_connect_sets_is_found_fine_and_what_is_changed_is_found(self, real: Real) -> None:
         client, number = real.client, real.number

@@ -101,7 +101,6 @@ def test_an_mlflow_that_is_gone_is_told_within_its_time_out(tmp_path: Path) -> N
         tracking.crown("model", "run")
 
 
-@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # of MLflow's own store
 def test_artifacts_on_s3_are_the_weights_that_serve(
     tmp_path: Path, valkey: str, s3_server: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
