@@ -18,8 +18,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import boto3
 import pytest
 import sqlalchemy as sa
+from mlflow.store.artifact.s3_artifact_repo import _cached_get_s3_client
 from pydantic import SecretStr
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
@@ -674,8 +676,11 @@ def real(
             services.settings, services.label_studio, title=f"doctor {time.time_ns()}", label_config=CONFIG
         )
         services.ledger.tell(ProjectTold(connected.project.facts))
-        yield Real(services.label_studio, services, connected.project.facts.id, web.url)
+        client = services.label_studio
+        yield Real(client, services, connected.project.facts.id, web.url)
         services.close()
+        client.close()
+        _cached_get_s3_client.cache_clear()
 
 
 @pytest.mark.servers
@@ -730,11 +735,11 @@ class TestOnRealServers:
 
     def test_keys_that_label_studio_does_not_take_are_found(self, real: Real) -> None:
         url = real.services.settings.label_studio_url
-        vars(real.services)["label_studio"] = labelstudio.LabelStudio(url, "0" * 40, timeout=30)
-        assert "refuses the API key" in real.found("api-key").told
         token = "eyJhbGciOiJIUzI1NiJ9.eyJ0b2tlbl90eXBlIjoicmVmcmVzaCJ9.c2lnbmVk"
-        vars(real.services)["label_studio"] = labelstudio.LabelStudio(url, token, timeout=30)
-        assert real.found("api-key").told == "Label Studio refuses the personal access token."
+        for key, told in {"0" * 40: "refuses the API key", token: "refuses the personal access token."}.items():
+            with labelstudio.LabelStudio(url, key, timeout=30) as client:
+                vars(real.services)["label_studio"] = client
+                assert told in real.found("api-key").told
 
     def test_an_address_that_label_studio_refuses_is_found(self, real: Real) -> None:
         real.services.settings.public_url = "http://169.254.7.7:9090"
@@ -745,6 +750,9 @@ class TestOnRealServers:
 
     def test_a_bucket_that_can_not_be_written_is_found(self, real: Real, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of somebody else")
+        # As in a process that was started with it.
+        monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+        _cached_get_s3_client.cache_clear()
         found = real.found("artifacts")
         assert (found.state, "AWS_SECRET_ACCESS_KEY" in found.mend) == ("broken", True)
         real.services.tracking.client.create_experiment("later", artifact_location="s3://no-such-bucket/x")
