@@ -133,7 +133,7 @@ def _learn_once(services: Services, learners: Learners, project_id: int) -> Vers
             "waiting": len(learner.waiting),
             "prequential": prequential.to_dict(),
             "coverage": coverage.to_dict(),
-            "threshold": calibration_of(study).threshold(coverage.level or COVERAGE),
+            "threshold": calibration_of(study).threshold(cast(float, coverage.level)),
             "seconds": stopwatch.seconds,
         },
         study=study.number if study else None,

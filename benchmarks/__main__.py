@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import service
+from benchmarks import pages, service
 from benchmarks.label_studio import sink
 from benchmarks.stand import stand
 from benchmarks.table import Row, milliseconds, show
@@ -111,6 +111,10 @@ def main() -> None:
                     workers < 1200,
                 )
             )
+
+            console.print("Pages of that project ...")
+            pages.add_labels(bench, POOL)
+            rows += pages.load(bench, POOL)
     show(rows)
 
 

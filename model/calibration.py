@@ -105,7 +105,7 @@ class Calibration:
         Parameters
         ----------
         coverage : float
-            Any number: what `AdaptiveCoverage` asks for may lie below 0 (the likeliest class alone) and above 1 (all).
+            From 0, the likeliest class alone, to 1, all classes.
         """
         level = (self.count + 1) / self.count * coverage if self.count else math.inf
         if level > 1:
@@ -144,7 +144,8 @@ class AdaptiveCoverage:
     target : float
         Share of samples whose true class shall be in their sets.
     level : float, optional
-        The coverage to ask of `Calibration.threshold` now; the target, to begin with.
+        The coverage to ask of `Calibration.threshold` now, from 0 to 1; the target, to begin with. Beyond them nothing
+        would change but the time to come back: sets can't be smaller than the likeliest class, nor larger than all.
     step : float
         How far one sample moves it.
 
@@ -163,10 +164,8 @@ class AdaptiveCoverage:
             object.__setattr__(self, "level", self.target)
         if not all(isinstance(number, float) for number in (self.target, self.level, self.step)):
             raise ValueError("The target, level and step of an adaptive coverage must be numbers.")
-        if not 0 < self.target < 1 or not 0 < self.step < 1 or not -1 <= cast(float, self.level) <= 2:
-            raise ValueError(
-                "The target and the step of an adaptive coverage lie between 0 and 1, its level near them."
-            )
+        if not 0 < self.target < 1 or not 0 < self.step < 1 or not 0 <= cast(float, self.level) <= 1:
+            raise ValueError("The target, level and step of an adaptive coverage lie between 0 and 1.")
 
     def update(self, covered: bool) -> AdaptiveCoverage:
         """Return what follows a new label.
@@ -177,7 +176,7 @@ class AdaptiveCoverage:
             Whether the label's class was in the set that was predicted before it was known.
         """
         level = cast(float, self.level) + self.step * (self.target - bool(covered))
-        return AdaptiveCoverage(self.target, level, self.step)
+        return AdaptiveCoverage(self.target, min(max(level, 0.0), 1.0), self.step)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON can hold it."""

@@ -243,6 +243,16 @@ def test_coverage_recovers_after_a_shift():
     assert 0.87 < np.mean(covered[-1000:]) < 0.93
 
 
+@pytest.mark.parametrize("usual", [True, False])
+def test_what_always_goes_one_way_is_not_held_against_what_comes(usual):
+    adaptive = AdaptiveCoverage(target=0.9)
+    for _ in range(5000):
+        adaptive = adaptive.update(covered=usual)
+    for _ in range(500):
+        adaptive = adaptive.update(covered=not usual)
+    assert adaptive.level == (0.0 if not usual else 1.0)
+
+
 @pytest.mark.parametrize("values", [{"target": 1.0}, {"step": 0.0}, {"level": 9.0}, {"level": None}, {"step": "big"}])
 def test_a_stored_adaptive_coverage_that_makes_no_sense_is_refused(values):
     with pytest.raises(ValueError, match=r"adaptive coverage|float"):
