@@ -41,10 +41,17 @@ class Champions:
         with self._lock:
             held = self._held.get(project_id)
             if held is None or (held[0].number, held[0].created_at) != (version.number, version.created_at):
-                told = services.studies.novelty(project_id, version.study) if version.study is not None else None
-                held = (version, weights_of(services, version), Novelty.from_bytes(told) if told else None)
-                self._held[project_id] = held
+                if held is not None and (held[0].study, held[0].encoder_id) == (version.study, version.encoder_id):
+                    novelty = held[2]
+                else:
+                    novelty = _novelty_of(services, version)
+                held = self._held[project_id] = (version, weights_of(services, version), novelty)
         return version, *held[1:]
+
+
+def _novelty_of(services: Services, version: Version) -> Novelty | None:
+    data = services.studies.novelty(version.project_id, version.study) if version.study is not None else None
+    return Novelty.from_bytes(data) if data else None
 
 
 def predict(

@@ -38,6 +38,7 @@ class Tracking:
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it asks for the run again to print its address
         } | ({"MLFLOW_S3_ENDPOINT_URL": s3_endpoint_url} if s3_endpoint_url else {})
         self._experiments: dict[str, str] = {}
         self._models: set[str] = set()
@@ -161,4 +162,5 @@ class Tracking:
                     raise
             self._models.add(model)
         source = f"{self.client.get_run(run_id).info.artifact_uri}/head"
-        self.client.create_model_version(model, source, run_id, tags={VERSION_TAG: version})
+        tags = {VERSION_TAG: version}
+        self.client.create_model_version(model, source, run_id, tags=tags, await_creation_for=0)

@@ -182,8 +182,8 @@ def _asked(seeds: list[Images], graphs: list[NeighbourGraph]) -> list[Row]:
     alone: list[NeighbourGraph | None] = [None] * len(seeds)
     rows = []
     for after, kind in (("", helped), (", without the pool's help", alone)):
-        found = [curve(images, graph, seed) for seed, (images, graph) in enumerate(zip(seeds, kind, strict=True))]
-        accuracies = {size: float(np.mean([one[size] for one in found])) for size in found[0]}
+        curves = [curve(images, graph, seed) for seed, (images, graph) in enumerate(zip(seeds, kind, strict=True))]
+        accuracies = {size: float(np.mean([one[size] for one in curves])) for size in curves[0]}
         gain = accuracies[FIRST] - first
         # The mean of two in a row: one lucky label is no accuracy reached.
         needed = [size for size in accuracies if (accuracies[size] + accuracies.get(size + SHOWN, 0)) / 2 >= target]
