@@ -160,7 +160,7 @@ def score_pool(stand: Stand, number: int) -> list[float]:
     assert weights is not None
     assert novelty is not None
     places = pool.places(str(place) for place in range(POOL))
-    foreign, taken = novelty.score(pool.rows), pool.rows[:1]
+    foreign, taken = novelty.score(pool.rows[places]), pool.rows[:1]
     seconds = []
     with threadpool_limits(ALGEBRA_THREADS):
         for _ in range(5):
