@@ -117,3 +117,14 @@ def test_arguments_that_do_not_belong_together_are_refused():
         doubts([[0.5, 0.5]], ["cat"], ["cat", "dog"], groups=[0, 1])
     with pytest.raises(ValueError, match="finite"):
         look_alikes([[1.0, np.nan]])
+
+
+def test_look_alikes_are_the_same_whether_pairs_are_looked_at_at_once_or_one_by_one(monkeypatch):
+    X, _ = load_digits(return_X_y=True)
+    X = np.concatenate([X, X[:300] + 0.01])
+    found = []
+    for few in (0.0, 2.0):
+        monkeypatch.setattr("model.doubt._FEW", few)
+        found.append(look_alikes(X))
+    np.testing.assert_array_equal(*found)
+    assert len(np.unique(found[0])) <= len(X) - 300
