@@ -1,4 +1,4 @@
-"""Draws the plots of docs/how-it-learns.md anew: ``python docs/plots.py``; minutes, since it labels the demo's images.
+"""Draws the plots of docs/how-it-learns.md anew: ``python -m docs.plots``; minutes, since it labels the demo's images.
 
 They are those of ``tandem replay demo/expressions``, made small: that folder is in the repository, so anyone can check.
 """
@@ -17,7 +17,7 @@ from model.encoder import load_encoder
 from replay.command import replay_folder
 
 DOCS = Path(__file__).parent
-PLOTS = ("orders", "accuracy-ours", "reliability-ours")
+PLOTS = ("orders", "accuracy-ours")
 
 
 def main() -> None:
