@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import gc
 import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import numpy as np
@@ -26,8 +24,6 @@ from backend.events import parse_task_with_annotations
 from backend.label_config import parse_label_config
 from backend.labelstudio import LabelStudio
 from backend.log import model_name
-from backend.projects import Project
-from backend.services import Services
 from backend.up.run import tandem_programs
 from backend.up.servers import Running, free_port
 from backend.update import calibration_of, weights_of
@@ -35,39 +31,23 @@ from backend.versions import Version
 from model.head import StreamingLDA
 from model.neighbours import PoolLessons
 from tests import conftest
+from tests.annotator import Annotator, soon, truth
 from tests.parts import CONFIG, DEMO, make_services
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 
 CLASSES = ("angry", "happy", "sad", "surprise")
 PER_CLASS = 25
-T = TypeVar("T")
 
 
 @dataclass
-class Loop:
+class Loop(Annotator):
     """Everything running, and a person at Label Studio."""
 
-    services: Services
-    label_studio: LabelStudio
     web: Running
     learn: Running
     chores: Running
     redis: Running
-    number: int
-    truth: dict[int, str]
-
-    @property
-    def project(self) -> Project:
-        return self.services.projects.named(self.number)
-
-    def annotate(self, task_id: int, label: str | None = None) -> int:
-        """Submit a label as an annotator does."""
-        config = parse_label_config(CONFIG)
-        return self.label_studio.annotate(task_id, config.result(label or self.truth[task_id]), lead_time=1.5)
-
-    def unlabelled(self) -> list[int]:
-        return [task_id for task_id, _, _ in self.services.ledger.pool(self.project.id)]
 
     def labels(self) -> dict[int, str]:
         return {key: label.label for key, label in self.services.ledger.in_force(self.project.id).items()}
@@ -75,7 +55,7 @@ class Loop:
     def exported(self) -> dict[int, tuple[str, str]]:
         """Return what Label Studio says of every annotation: its image and its label."""
         config = self.project.config
-        listed = (parse_task_with_annotations(each, config) for each in self.label_studio.tasks(self.number))
+        listed = (parse_task_with_annotations(each, config) for each in self.client.tasks(self.number))
         return {
             each.id: (task.image or "", each.labels[0])
             for task, annotations in listed
@@ -103,9 +83,9 @@ class Loop:
     def accuracy_on_the_rest(self) -> float:
         """Return how often Label Studio's pre-annotation of a task nobody labelled is right."""
         config = parse_label_config(CONFIG)
-        version = self.label_studio.project(self.number).model_version
+        version = self.client.project(self.number).model_version
         right = []
-        for task in self.label_studio.tasks(self.number):
+        for task in self.client.tasks(self.number):
             if not task["annotations"]:
                 task_id = int(task["id"])
                 result = [each["result"] for each in predictions_of(self, task_id) if each["model_version"] == version]
@@ -142,7 +122,7 @@ def predictions_of(loop: Loop, task_id: int) -> list[dict[str, Any]]:
     answer = httpx.get(
         f"{loop.services.settings.label_studio_url}/api/predictions/",
         params={"task": task_id},
-        headers=loop.label_studio.authorization(),
+        headers=loop.client.authorization(),
     )
     listed: list[dict[str, Any]] = answer.raise_for_status().json()
     return listed
@@ -150,18 +130,8 @@ def predictions_of(loop: Loop, task_id: int) -> list[dict[str, Any]]:
 
 def images_of(loop: Loop) -> list[tuple[int, str]]:
     config = loop.project.config
-    listed = (parse_task_with_annotations(each, config)[0] for each in loop.label_studio.tasks(loop.number))
+    listed = (parse_task_with_annotations(each, config)[0] for each in loop.client.tasks(loop.number))
     return [(task.id, task.image or "") for task in listed]
-
-
-def soon(what: Callable[[], T | None], seconds: float = 90.0) -> T:
-    """Return what becomes true in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := what():
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"{what} did not come true in {seconds:.0f} seconds")
 
 
 @pytest.fixture(scope="module")
@@ -199,12 +169,12 @@ def loop(
         yield Loop(
             services,
             client,
+            project.facts.id,
+            truth(client, project.facts.id, paths),
             web,
             learn,
             chores,
             valkey_server,
-            project.facts.id,
-            truth(client, project.facts.id, paths),
         )
     finally:
         for program in programs:
@@ -216,19 +186,9 @@ def loop(
         gc.collect()
 
 
-def truth(client: LabelStudio, number: int, paths: list[Path]) -> dict[int, str]:
-    """Return each task's class: Label Studio puts random letters before a name and keeps the name."""
-    classes = {path.name: path.parent.name for path in paths}
-    found = {}
-    for task in client.tasks(number):
-        name = str(task["data"]["image"]).rsplit("/", 1)[1].split("-", 1)[1]
-        found[int(task["id"])] = classes[name]
-    return found
-
-
 def test_1_before_the_first_label_tasks_are_asked_in_cold_start_order(loop: Loop) -> None:
     soon(lambda: loop.project.shown and not loop.services.ledger.has_unshown_tasks(loop.project.id))
-    state = loop.label_studio.project(loop.number)
+    state = loop.client.project(loop.number)
     assert state.model_version == loop.project.shown
     shown = {task_id: predictions_of(loop, task_id) for task_id in loop.truth}
     scores = {
@@ -236,7 +196,7 @@ def test_1_before_the_first_label_tasks_are_asked_in_cold_start_order(loop: Loop
         for key, theirs in shown.items()
     }
     assert all(each["result"] == [] for each in scores.values())
-    asked = loop.label_studio.next_task(loop.number)
+    asked = loop.client.next_task(loop.number)
     assert asked is not None
     assert scores[int(asked["id"])]["score"] == min(each["score"] for each in scores.values())
 
@@ -245,7 +205,7 @@ def test_2_labels_are_learned_logged_and_shown_and_the_rest_is_predicted_better(
     accuracies = {}
     for count in (8, 30):
         for _ in range(count - len(loop.labels())):
-            task = loop.label_studio.next_task(loop.number)
+            task = loop.client.next_task(loop.number)
             assert task is not None
             loop.annotate(int(task["id"]))
             soon(lambda: loop.learned(), 30)
@@ -258,7 +218,7 @@ def test_2_labels_are_learned_logged_and_shown_and_the_rest_is_predicted_better(
 
 def test_3_the_next_task_is_the_least_certain_and_the_score_column_is_alive(loop: Loop) -> None:
     newest = soon(lambda: loop.shown())
-    state = loop.label_studio.project(loop.number)
+    state = loop.client.project(loop.number)
     assert state.model_version.startswith(newest.name)
     scores = {}
     for task_id in loop.unlabelled():
@@ -266,7 +226,7 @@ def test_3_the_next_task_is_the_least_certain_and_the_score_column_is_alive(loop
         assert len(current) == 1
         scores[task_id] = current[0]["score"]
     least = min(scores, key=lambda task_id: scores[task_id])
-    asked = loop.label_studio.next_task(loop.number)
+    asked = loop.client.next_task(loop.number)
     assert asked is not None
     assert int(asked["id"]) == least
 
@@ -295,8 +255,8 @@ def test_4_every_version_is_a_run_in_mlflow_once_and_in_order(loop: Loop) -> Non
 def test_5_a_corrected_and_a_deleted_label_leave_no_trace(loop: Loop) -> None:
     first, second = list(loop.exported())[:2]
     config = parse_label_config(CONFIG)
-    loop.label_studio.update_annotation(first, result=config.result("disgust"))
-    loop.label_studio.delete_annotation(second)
+    loop.client.update_annotation(first, result=config.result("disgust"))
+    loop.client.delete_annotation(second)
     version = soon(lambda: loop.learned())
     assert sum(version.metrics["labels"].values()) == 29
     assert loop.labels()[first] == "disgust"
@@ -316,7 +276,7 @@ def test_7_labels_made_while_the_web_process_is_gone_are_found_by_comparing(loop
     loop.web.kill()
     for task_id in loop.unlabelled()[:3]:
         loop.annotate(task_id)
-    loop.label_studio.delete_annotation(next(iter(loop.labels())))
+    loop.client.delete_annotation(next(iter(loop.labels())))
     loop.web.start()
     version = soon(lambda: loop.learned())
     assert sum(version.metrics["labels"].values()) == 29 + 4 + 3 - 1

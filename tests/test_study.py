@@ -14,8 +14,8 @@ from backend.learner import Learners
 from backend.study import is_due, study
 from backend.update import is_news, update, weights_of
 from model.calibration import Calibration
+from tests.annotator import soon
 from tests.parts import FACTS, Classroom, make_services
-from tests.test_loop import soon
 
 pytestmark = pytest.mark.servers
 

@@ -18,15 +18,12 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from pydantic import SecretStr
 
 from backend.connect import connect
-from backend.label_config import parse_label_config
 from backend.labelstudio import LabelStudio
-from backend.projects import Project
-from backend.services import Services
 from backend.up.run import tandem_programs
 from backend.up.servers import Running, free_port
 from tests import conftest
+from tests.annotator import Annotator, soon, truth
 from tests.parts import CONFIG, DEMO, make_services
-from tests.test_loop import soon, truth
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
@@ -84,38 +81,10 @@ SECRET = "a secret of the tests"
 
 
 @dataclass
-class Desk:
-    """A project that is connected and has all its images known, and everything it needs running.
+class Desk(Annotator):
+    """A person at Label Studio in a browser; `server` tells how to log in. All images are known and shown."""
 
-    Attributes
-    ----------
-    services
-        Tandem's parts in this process, on the same database.
-    client
-        The client of Label Studio, as the user whom `server` names.
-    number
-        Label Studio's id of the project.
-    truth
-        Each task's class.
-    """
-
-    services: Services
-    client: LabelStudio
     server: conftest.LabelStudio
-    number: int
-    truth: dict[int, str]
-
-    @property
-    def project(self) -> Project:
-        return self.services.projects.named(self.number)
-
-    def annotate(self, task_id: int, label: str | None = None) -> int:
-        """Submit a label by the API, rightly unless told otherwise; return the annotation's id."""
-        config = parse_label_config(CONFIG)
-        return self.client.annotate(task_id, config.result(label or self.truth[task_id]), lead_time=1.5)
-
-    def unlabelled(self) -> list[int]:
-        return [task_id for task_id, _, _ in self.services.ledger.pool(self.project.id)]
 
     def learned(self) -> bool:
         """Tell whether the newest version holds all that the ledger does."""
@@ -169,7 +138,7 @@ def desk(
         paths = [path for name in CLASSES for path in sorted((DEMO / name).glob("*.png"))[:PER_CLASS]]
         random.Random(0).shuffle(paths)
         client.upload(project.facts.id, paths)
-        made = Desk(services, client, label_studio, project.facts.id, truth(client, project.facts.id, paths))
+        made = Desk(services, client, project.facts.id, truth(client, project.facts.id, paths), label_studio)
         soon(lambda: made.project.shown and made.shown(), PATIENCE / 1000)
         yield made
     finally:

@@ -13,9 +13,9 @@ from playwright.sync_api import Page, expect
 from backend.data_manager import LISTS
 from backend.label_config import parse_label_config
 from backend.update import is_news
+from tests.annotator import soon
 from tests.browser.conftest import PATIENCE, Desk
 from tests.parts import CONFIG
-from tests.test_loop import soon
 
 pytestmark = [pytest.mark.browser, pytest.mark.servers, pytest.mark.timeout(1200)]
 

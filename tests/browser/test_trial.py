@@ -9,10 +9,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from backend.label_config import parse_label_config
+from tests.annotator import soon
 from tests.browser.axe import serious_faults
 from tests.browser.conftest import CLASSES, PER_CLASS, Desk
 from tests.parts import CONFIG, DEMO
-from tests.test_loop import soon
 
 pytestmark = [pytest.mark.browser, pytest.mark.servers, pytest.mark.timeout(900)]
 

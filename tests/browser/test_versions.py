@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.annotator import soon
 from tests.browser.axe import serious_faults
 from tests.browser.conftest import PATIENCE, Desk
-from tests.test_loop import soon
 
 pytestmark = [pytest.mark.browser, pytest.mark.servers, pytest.mark.timeout(900)]
 
