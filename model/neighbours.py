@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import io
 import math
-import zipfile
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -21,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg.blas import dsymm
 
 from model.head import Moments, StreamingLDA
-from model.weights import Floats, LinearWeights, as_features, softmax
+from model.weights import Floats, LinearWeights, as_features, read_arrays, softmax
 
 NEIGHBOURS = 20
 """Nearest neighbours of each image. More reach farther, fewer share a class more often."""
@@ -162,11 +161,11 @@ class PoolLessons:
         ValueError
             When it is something else.
         """
+        arrays = read_arrays(data, "no saved lessons of a pool")
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                coef, intercept = file["coef"].astype(np.float64), file["intercept"].astype(np.float64)
-                lessons = PoolLessons(file["classes"], coef, intercept, int(file["labels"]), float(file["trust"]))
-        except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError, TypeError) as error:
+            coef, intercept = arrays["coef"].astype(np.float64), arrays["intercept"].astype(np.float64)
+            lessons = PoolLessons(arrays["classes"], coef, intercept, int(arrays["labels"]), float(arrays["trust"]))
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"These bytes are no saved lessons of a pool: {error}") from error
         fits = coef.ndim == 2 and lessons.classes.shape == intercept.shape == coef.shape[:1]
         if not fits or not np.isfinite(coef).all() or not np.isfinite(intercept).all() or not 0 <= lessons.trust <= 1:

@@ -12,7 +12,6 @@ the labelled ones in two ways, and says how few of those look as foreign:
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, cast
@@ -22,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 from sklearn.cluster import KMeans
 
-from model.weights import Floats, as_features
+from model.weights import Floats, as_features, read_arrays
 
 Singles = NDArray[np.float32]
 
@@ -168,12 +167,13 @@ class Novelty:
             When it is something else.
         """
         names = [field.name for field in fields(Novelty)]
+        arrays = read_arrays(data, "no saved novelty")
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in names}
-            values: dict[str, Any] = {name: array if array.ndim else float(array) for name, array in arrays.items()}
+            values: dict[str, Any] = {
+                name: arrays[name] if arrays[name].ndim else float(arrays[name]) for name in names
+            }
             return Novelty(**values)
-        except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"These bytes are no saved novelty: {error}") from error
 
 

@@ -96,7 +96,7 @@ class Weights(ABC):
         ValueError
             When `data` is not what `to_bytes` gave: cut off, of an unknown kind, of wrong shapes or not finite.
         """
-        arrays = _read_npz(data)
+        arrays = read_arrays(data, "not saved weights")
         name = str(arrays.pop("kind", ""))
         kind = {kind.kind: kind for kind in (LinearWeights, MLPWeights)}.get(name)
         if kind is None:
@@ -289,8 +289,21 @@ def _check_floats(name: str, array: object, shape: tuple[int | None, ...]) -> No
         raise ValueError(f"The weights' {name} has the shape {array.shape}, which doesn't fit the rest.")
 
 
-def _read_npz(data: bytes) -> dict[str, NDArray[Any]]:
-    """Read what `numpy.savez` wrote, without giving in to sizes that the data only claims to have."""
+def read_arrays(data: bytes, otherwise: str) -> dict[str, NDArray[Any]]:
+    """Read what `numpy.savez` wrote: nothing in it is executed, and no size is believed that it only claims to have.
+
+    Parameters
+    ----------
+    data : bytes
+        An uncompressed npz file of numbers and names.
+    otherwise : str
+        What to say that the bytes are, where they are something else.
+
+    Raises
+    ------
+    ValueError
+        When they are.
+    """
     arrays = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -307,5 +320,5 @@ def _read_npz(data: bytes) -> dict[str, NDArray[Any]]:
                 file.seek(0)
                 arrays[entry.filename.removesuffix(".npy")] = npy.read_array(file, allow_pickle=False)
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OverflowError, NotImplementedError, OSError) as error:
-        raise ValueError(f"These bytes are not saved weights: {error}") from error
+        raise ValueError(f"These bytes are {otherwise}: {error}") from error
     return arrays

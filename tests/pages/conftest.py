@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.services import Services
-from tests.parts import Classroom, make_services
+from tests.parts import make_services
 
 SECRET = "a secret of the tests"
 
@@ -27,8 +27,3 @@ def client(services: Services) -> Iterator[TestClient]:
     client.auth = ("ann", SECRET)
     yield client
     services.close()
-
-
-@pytest.fixture
-def classroom(services: Services) -> Classroom:
-    return Classroom(services)
