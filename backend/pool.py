@@ -1,8 +1,8 @@
 """The pool of a project in memory: the features of its images without a label, and in which order they are asked.
 
 A task's score says how soon it is asked, the smallest first. Before anything is learned it is the place in the cold
-start's order; then how clear the task is to the version that serves. Every so-many-th task is one drawn at random, with
-the score of the place it has. What other processes need of it is written down in `scores.py`.
+start's order; then how clear the task is to the version that serves. From then on every so-many-th task is one drawn at
+random, with the score of the place it has. What other processes need of it is written down in `scores.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from backend.predict import rivals
 from backend.scores import Scored, scored
 from backend.services import Services
 from backend.versions import Version
-from model.selection import CANDIDATES, COLD_START, cold_start, explore, order
+from model.selection import CANDIDATES, COLD_START, cold_start, explore, in_random_sample, order
 from model.uncertainty import Novelty, clarity
 from model.weights import Weights
 
@@ -164,8 +164,9 @@ def rank(
     probabilities: npt.NDArray[np.float64] | None = None
     if known:
         places = pool.places(known.values())
+        keys, share = [str(task) for task in known], services.settings.random_share
         if weights is None:
-            values = cold_start(pool.rows[places])
+            values = cold_start(pool.rows[places], apart=in_random_sample(keys, share))
             addresses = list(known.values())
             pool.medoids = [addresses[place] for place in np.argsort(values)[:COLD_START]]
         else:
@@ -173,7 +174,7 @@ def rank(
             values, probabilities = score(config, weights, pool.rows, places, pool.novelty_at(places), taken)
             if labels < COLD_START:
                 values = _medoids_first(values, list(known.values()), pool.medoids)
-        values = explore(values, [str(task) for task in known], services.settings.random_share, labels)
+        values = explore(values, keys, share, labels, first=COLD_START)
         scores.update(zip(known, values.tolist(), strict=True))
     classes = [] if weights is None else [str(name) for name in weights.classes]
     pool.scored_for, pool.scores = number, scores

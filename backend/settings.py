@@ -85,7 +85,7 @@ class Settings(BaseSettings):
         ge=0,
         le=1,
         description="Share of the questions that are drawn at random instead of asked for being unclear: only these "
-        "tell without bias how often predictions are right.",
+        "tell without bias how often predictions are right, and how sure they may be.",
     )
     weigh_people: bool = Field(
         False, description="Whether, where people disagree, the label of who agrees with others more often counts more."

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from backend import findings
 from backend.learner import Learner, Learners, samples
@@ -25,6 +27,7 @@ from model.calibration import Calibration, calibrate, leave_one_out
 from model.doubt import doubts, look_alikes
 from model.head import StreamingLDA
 from model.neighbours import learn_from_pool, neighbour_graph
+from model.selection import asked_regardless
 from model.uncertainty import NOVEL, Novelty, fit_novelty, regions
 
 log = logging.getLogger(__name__)
@@ -34,7 +37,8 @@ LEAST_PAUSE = 1.0
 SHARE_OF_TIME = 0.1
 """Part of the time that may be spent on studies while labels keep coming."""
 DRAWN, LISTED = 2000, 100
-"""Images without a label that are drawn to tell what is novel, and how many novel tasks, or doubts, are listed."""
+"""Images without a label that are drawn to tell what is novel, and how clear the pool is; and how many novel tasks, or
+doubts, are listed."""
 
 
 def study(services: Services, learners: Learners, project_id: int) -> Study | None:
@@ -131,7 +135,20 @@ def _judge(services: Services, project_id: int, learner: Learner, last: Study | 
     pictures = [lesson.digest for lesson in lessons for _ in lesson.shares]
     task_of = [task for task, lesson in learner.lessons.items() for _ in lesson.shares]
     alike = look_alikes(features)
-    calibration = calibrate(learner.head, features, labels, sample_weight=weights, groups=alike)
+    tasks = {address: task for task, address, _ in services.ledger.pool(project_id) if address is not None}
+    addresses = sorted(tasks)
+    drawn = np.random.default_rng(0).permutation(len(addresses))[:DRAWN]
+    pool = services.features.cached(project_id, [addresses[place] for place in drawn])
+    unlabelled = np.array(list(pool.vectors.values()), dtype=np.float32).reshape(len(pool.vectors), features.shape[1])
+    calibration = calibrate(
+        learner.head,
+        features,
+        labels,
+        sample_weight=weights,
+        groups=alike,
+        representative=_asked_regardless(services, learner, task_of),
+        pool=unlabelled,
+    )
     calibration.apply_to(learner.head)
     left_out = leave_one_out(learner.head, features, labels, sample_weight=weights, groups=alike)
     settled = services.reviews.settled(project_id)
@@ -146,11 +163,6 @@ def _judge(services: Services, project_id: int, learner: Learner, last: Study | 
     ][:LISTED]
     first = np.unique(pictures, return_index=True)[1]
 
-    tasks = {address: task for task, address, _ in services.ledger.pool(project_id) if address is not None}
-    addresses = sorted(tasks)
-    drawn = np.random.default_rng(0).permutation(len(addresses))[:DRAWN]
-    pool = services.features.cached(project_id, [addresses[place] for place in drawn])
-    unlabelled = np.array(list(pool.vectors.values()), dtype=np.float32).reshape(len(pool.vectors), features.shape[1])
     everything = np.concatenate([features[first], unlabelled])
     likely = learner.head.weights().predict_proba(unlabelled) if len(unlabelled) else left_out[:0]
     where = regions(everything, len(learner.classes))
@@ -179,6 +191,14 @@ def _judge(services: Services, project_id: int, learner: Learner, last: Study | 
         lent.trust,
         lent.to_bytes() if lent.trust else None,
     )
+
+
+def _asked_regardless(services: Services, learner: Learner, tasks: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Tell which of these labelled tasks, shape (n,), were asked whatever the head thought of them."""
+    by_first = sorted(learner.lessons, key=lambda task: min(learner.answers[task]))
+    regardless = asked_regardless([str(task) for task in by_first], services.settings.random_share)
+    asked = dict(zip(by_first, regardless.tolist(), strict=True))
+    return np.array([asked[task] for task in tasks], dtype=bool)
 
 
 def _chief_answers(learner: Learner) -> tuple[list[int], list[int]]:

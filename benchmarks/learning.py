@@ -25,13 +25,13 @@ from model.encoder import load_encoder
 from model.evaluation import accuracy, expected_calibration_error
 from model.head import StreamingLDA
 from model.neighbours import NeighbourGraph, PoolLessons, learn_from_pool, neighbour_graph
-from model.selection import COLD_START, cold_start, order
+from model.selection import COLD_START, RANDOM_SHARE, asked_regardless, cold_start, explore, in_random_sample, order
 from model.weights import Floats, LinearWeights
 from replay.features import encode
 from replay.folder import read_folder
-from replay.heads import COVERAGE, Names, Refit, Rows
+from replay.heads import COVERAGE, DRAWN, Names, Refit, Rows
 from replay.labelling import HELD_OUT, SEEDS
-from replay.orders import Places, at_random, by_class
+from replay.orders import Places, at_random, by_class, key_of
 
 SIZES = (20, 50, 100, 200, 500, 1000)
 CALIBRATED = 100
@@ -61,6 +61,16 @@ class Served:
 
     weights: LinearWeights
     calibration: Calibration
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What was found on the test images: shares of them, the expected calibration error, and classes per set."""
+
+    accuracy: float
+    calibration_error: float
+    coverage: float
+    width: float
 
 
 def main() -> None:
@@ -107,12 +117,39 @@ def measure(seeds: list[Images]) -> list[Row]:
         ]
 
 
-def serve(classes: Names, X: Rows, y: Names, graph: NeighbourGraph) -> Served:  # noqa: N803
+def serve(classes: Names, images: Images, places: Places, graph: NeighbourGraph) -> Served:
     """Learn and study these labels as the service does."""
-    head = StreamingLDA().declare(classes).partial_fit(X, y)
-    calibration = calibrate(head, X, y, groups=look_alikes(X))
+    features, labels = images.X[places], images.y[places]
+    head = StreamingLDA().declare(classes).partial_fit(features, labels)
+    calibration = study(head, images, places)
+    return Served(learn_from_pool(graph, head, features, labels).add_to(head.weights(), len(places)), calibration)
+
+
+def study(head: StreamingLDA, images: Images, places: Places) -> Calibration:
+    """Calibrate a head that has learned the images at these places, in the order in which they were labelled."""
+    features = images.X[places]
+    left = np.setdiff1d(np.arange(len(images.X)), places)
+    calibration = calibrate(
+        head,
+        features,
+        images.y[places],
+        groups=look_alikes(features),
+        representative=asked_regardless([key_of(place) for place in places.tolist()], RANDOM_SHARE),
+        pool=images.X[np.random.default_rng(0).permutation(left)[:DRAWN]],
+    )
     calibration.apply_to(head)
-    return Served(learn_from_pool(graph, head, X, y).add_to(head.weights(), len(y)), calibration)
+    return calibration
+
+
+def test(proba: Floats, columns: Places, calibration: Calibration) -> Tested:
+    """Return how good probabilities of the test images are, whose classes are `columns`."""
+    sets = prediction_sets(proba, calibration.threshold(COVERAGE))
+    return Tested(
+        accuracy(proba, columns),
+        expected_calibration_error(proba, columns),
+        float(sets[np.arange(len(sets)), columns].mean()),
+        float(sets.sum(axis=1).mean()),
+    )
 
 
 def _by_labels(seeds: list[Images], graphs: list[NeighbourGraph]) -> list[Row]:
@@ -124,20 +161,20 @@ def _by_labels(seeds: list[Images], graphs: list[NeighbourGraph]) -> list[Row]:
             classes = np.unique(images.y)
             columns = np.searchsorted(classes, images.y_test)
             places = at_random(np.arange(len(images.X)), size, seed)
-            served = serve(classes, images.X[places], images.y[places], graph)
+            served = serve(classes, images, places, graph)
             proba = served.weights.predict_proba(images.X_test)
-            sets = prediction_sets(proba, served.calibration.threshold(COVERAGE))
+            tested = test(proba, columns, served.calibration)
             places = by_class(np.arange(len(images.X)), images.y, size, seed)
-            by_classes = serve(classes, images.X[places], images.y[places], graph).weights.predict_proba(images.X_test)
+            by_classes = serve(classes, images, places, graph).weights.predict_proba(images.X_test)
             found.append(
                 (
-                    accuracy(proba, columns),
+                    tested.accuracy,
                     refit_accuracy(images, places),
-                    expected_calibration_error(proba, columns),
+                    tested.calibration_error,
                     _least_error(proba),
                     expected_calibration_error(by_classes, columns),
-                    sets[np.arange(len(sets)), columns].mean(),
-                    sets.sum(axis=1).mean(),
+                    tested.coverage,
+                    tested.width,
                 )
             )
         ours, refit, error, least, sorted_error, coverage, width = np.mean(found, axis=0)
@@ -183,7 +220,7 @@ def _asked(seeds: list[Images], graphs: list[NeighbourGraph]) -> list[Row]:
     rows = []
     for after, kind in (("", helped), (", without the pool's help", alone)):
         curves = [curve(images, graph, seed) for seed, (images, graph) in enumerate(zip(seeds, kind, strict=True))]
-        accuracies = {size: float(np.mean([one[size] for one in curves])) for size in curves[0]}
+        accuracies = {size: float(np.mean([one[size].accuracy for one in curves])) for size in curves[0]}
         gain = accuracies[FIRST] - first
         # The mean of two in a row: one lucky label is no accuracy reached.
         needed = [size for size in accuracies if (accuracies[size] + accuracies.get(size + SHOWN, 0)) / 2 >= target]
@@ -204,41 +241,56 @@ def _asked(seeds: list[Images], graphs: list[NeighbourGraph]) -> list[Row]:
                 bool(needed) and needed[0] <= 150,
             ),
         ]
+        if kind is helped:
+            for size in range(CALIBRATED, ASKED + 1, CALIBRATED):
+                error, coverage, width = np.mean(
+                    [(one[size].calibration_error, one[size].coverage, one[size].width) for one in curves], axis=0
+                )
+                rows += [
+                    Row(f"calibration error with {size} labels asked", f"{error:.3f}", "under .03 (faces .05)"),
+                    Row("  coverage of 90 % sets", f"{coverage:.3f}", "", f"{width:.2f} classes named"),
+                ]
     return rows
 
 
-def curve(images: Images, graph: NeighbourGraph | None, seed: int) -> dict[int, float]:
-    """Return the accuracy by labels asked, as often as the order is shown anew.
+def curve(images: Images, graph: NeighbourGraph | None, seed: int) -> dict[int, Tested]:
+    """Return what was learned by labels asked, as often as the order is shown anew.
 
     Every label is learned at once; what takes longer, the calibration and the pool's lessons, follows every tenth.
     """
     classes = np.unique(images.y)
     columns = np.searchsorted(classes, images.y_test)
     rows = images.X.astype(np.float16)  # as the service holds its pool
-    head, lessons = StreamingLDA().declare(classes), PoolLessons()
-    asked = np.argsort(cold_start(rows, random_state=seed))[:COLD_START].tolist()
-    accuracies = {}
+    head, lessons, calibration = StreamingLDA().declare(classes), PoolLessons(), Calibration()
+    keys = np.array([key_of(place) for place in range(len(rows))])
+    cold = cold_start(rows, random_state=seed, apart=in_random_sample(keys.tolist(), RANDOM_SHARE))
+    asked = np.zeros(0, dtype=np.intp)
+    found = {}
     for count in range(SHOWN, ASKED + 1, SHOWN):
-        head.partial_fit(images.X[asked[count - SHOWN : count]], images.y[asked[count - SHOWN : count]])
-        if count % STUDIED == 0:
-            features, labels = images.X[asked[:count]], images.y[asked[:count]]
-            calibrate(head, features, labels, groups=look_alikes(features)).apply_to(head)
-            if graph is not None:
-                lessons = learn_from_pool(graph, head, features, labels)
-        weights = lessons.add_to(head.weights(), count)
-        accuracies[count] = accuracy(weights.predict_proba(images.X_test), columns)
-        if count == len(asked):
-            left = np.setdiff1d(np.arange(len(rows)), asked)
+        left = np.setdiff1d(np.arange(len(rows)), asked)
+        if len(asked) < COLD_START:
+            scores = cold[left]
+        else:
+            weights = lessons.add_to(head.weights(), len(asked))
             scores = order(weights.predict_proba(rows[left]), rows[left], labelled=rows[asked])
-            asked += left[np.argsort(scores, kind="stable")[:SHOWN]].tolist()
-    return accuracies
+        scores = explore(scores, keys[left].tolist(), RANDOM_SHARE, len(asked), first=COLD_START)
+        fresh = left[np.argsort(scores, kind="stable")[:SHOWN]]
+        asked = np.concatenate([asked, fresh])
+        head.partial_fit(images.X[fresh], images.y[fresh])
+        if count % STUDIED == 0:
+            calibration = study(head, images, asked)
+            if graph is not None:
+                lessons = learn_from_pool(graph, head, images.X[asked], images.y[asked])
+        proba = lessons.add_to(head.weights(), count).predict_proba(images.X_test)
+        found[count] = test(proba, columns, calibration)
+    return found
 
 
 def refit_accuracy(images: Images, places: Places) -> float:
     """Return the accuracy of a logistic regression fitted to these labels."""
     refit = Refit(np.unique(images.y))
     for place in places:
-        refit.learn(images.X[place], str(images.y[place]))
+        refit.learn(images.X[place], str(images.y[place]), key_of(place))
     return accuracy(refit.predict_proba(images.X_test), np.searchsorted(np.unique(images.y), images.y_test))
 
 

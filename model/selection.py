@@ -21,6 +21,10 @@ COLD_START = 20
 """Labels to ask for by `cold_start` before margins mean anything: with 20 medoids labelled, Intel scenes reach 83 %,
 with 20 random images 72 %, and margins of a head with fewer labels choose no better than chance."""
 
+RANDOM_SHARE = 0.1
+"""Share of the questions that are drawn at random, by default: they alone tell how often the head is right, and how
+sure it may be, of images that nobody would ask for."""
+
 CANDIDATES = 500
 """Least clear tasks among which alike ones are told apart; nobody labels more between two scorings."""
 
@@ -74,7 +78,12 @@ def medoids(X: ArrayLike, count: int, random_state: int = 0) -> NDArray[np.intp]
     return cast("NDArray[np.intp]", drawn[np.concatenate([chosen, others])[:count]])
 
 
-def cold_start(X: ArrayLike, random_state: int = 0, count: int = COLD_START) -> Floats:  # noqa: N803
+def cold_start(
+    X: ArrayLike,  # noqa: N803
+    random_state: int = 0,
+    count: int = COLD_START,
+    apart: ArrayLike | None = None,
+) -> Floats:
     """Score tasks before anything is known of the classes: medoids first, the others in random order.
 
     Parameters
@@ -85,6 +94,8 @@ def cold_start(X: ArrayLike, random_state: int = 0, count: int = COLD_START) -> 
         Seed.
     count : int
         Number of medoids.
+    apart : array-like of bool, shape (n,), optional
+        Tasks that can't be medoids: those that have a turn of their own, by `explore`.
 
     Returns
     -------
@@ -92,7 +103,8 @@ def cold_start(X: ArrayLike, random_state: int = 0, count: int = COLD_START) -> 
         The task's rank, from 0 to n - 1, divided by n.
     """
     features = np.asarray(X)
-    first = medoids(features, count, random_state)
+    among = np.arange(len(features)) if apart is None else np.flatnonzero(~np.asarray(apart, dtype=bool))
+    first = among[medoids(features[among], count, random_state)]
     rest = np.random.default_rng(random_state).permutation(np.setdiff1d(np.arange(len(features)), first))
     scores = np.empty(len(features))
     scores[np.concatenate([first, rest])] = np.arange(len(features)) / max(len(features), 1)
@@ -184,7 +196,31 @@ def in_random_sample(keys: Sequence[str], share: float, random_state: int = 0) -
     return _draws(keys, share, random_state) < share
 
 
-def explore(scores: ArrayLike, keys: Sequence[str], share: float, asked: int, random_state: int = 0) -> Floats:
+def asked_regardless(keys: Sequence[str], share: float, random_state: int = 0) -> NDArray[np.bool_]:
+    """Tell which labelled tasks were asked whatever the head thought of them: first of all, or drawn at random.
+
+    These stand for the whole pool. The medoids of the cold start were found before anything was known of the classes.
+
+    Parameters
+    ----------
+    keys : sequence of str, length n
+        What names each labelled task for ever, in the order in which they got their first label.
+    share, random_state
+        As of `explore`.
+
+    Returns
+    -------
+    numpy.ndarray of bool, shape (n,)
+        To be given to `model.calibration.calibrate`.
+    """
+    regardless = in_random_sample(keys, share, random_state)
+    regardless[:COLD_START] = True
+    return regardless
+
+
+def explore(
+    scores: ArrayLike, keys: Sequence[str], share: float, asked: int, random_state: int = 0, first: int = 0
+) -> Floats:
     """Mix tasks of the random sample into an order: every so-many-th question is one of them, in random order.
 
     The tasks of the sample are asked in that order alone, however unclear they are, so that those labelled so far are
@@ -202,6 +238,9 @@ def explore(scores: ArrayLike, keys: Sequence[str], share: float, asked: int, ra
         How many tasks were asked so far: says which questions are the sample's.
     random_state : int
         Seed, as of `in_random_sample`.
+    first : int
+        How many questions there are before the counting begins, none of them the sample's: those of a cold start, which
+        stand for the pool as they are.
 
     Returns
     -------
@@ -227,7 +266,9 @@ def explore(scores: ArrayLike, keys: Sequence[str], share: float, asked: int, ra
         return mixed
     rest = np.sort(mixed[draws >= share])
     # The question numbers, counted from here, at which a whole number of the sample's questions is full.
-    turns = np.ceil((np.arange(1, len(sample) + 1) + np.floor(asked * share + 1e-9)) / share - 1e-9) - 1 - asked
+    counted = max(asked - first, 0)
+    turns = np.ceil((np.arange(1, len(sample) + 1) + np.floor(counted * share + 1e-9)) / share - 1e-9) - 1 - counted
+    turns += max(first - asked, 0)
     before = np.minimum(turns.astype(int) - np.arange(len(sample)), len(rest))
     edges = np.concatenate([[0.0], rest, [max(1.0, rest[-1] if len(rest) else 1.0)]])
     low, high = edges[before], edges[before + 1]

@@ -15,6 +15,7 @@ from model.comparison import IncrementalHead
 from model.doubt import Doubt, doubts, look_alikes
 from model.head import StreamingLDA
 from model.neighbours import PoolLessons, learn_from_pool, neighbour_graph
+from model.selection import RANDOM_SHARE, asked_regardless
 from model.weights import Floats, Weights
 
 HEADS = ("ours", "mlp", "sgd", "logistic")
@@ -26,6 +27,9 @@ Sets = NDArray[np.bool_]
 
 COVERAGE = 0.9
 """How often prediction sets should hold the true class."""
+
+DRAWN = 2000
+"""Images of the pool that tell how clear it is, as of the service."""
 
 
 class Head(Protocol):
@@ -39,8 +43,8 @@ class Head(Protocol):
 
     each_label: bool
 
-    def learn(self, features: Rows, label: str) -> None:
-        """Learn the label of one sample, shape (d,)."""
+    def learn(self, features: Rows, label: str, key: str) -> None:
+        """Learn the label of one sample, shape (d,); the key names it for ever."""
 
     def study(self) -> None:
         """Do what the service does apart from learning, every so often."""
@@ -67,24 +71,36 @@ class Ours:
 
     def __init__(self, classes: Names, pool: Rows) -> None:
         self._head = StreamingLDA().declare(classes)
+        drawn = pool[np.random.default_rng(0).permutation(len(pool))[:DRAWN]]
+        self._unlabelled = {row.tobytes(): row for row in drawn}
         self._graph = neighbour_graph(pool)
         self._lessons = PoolLessons()
         self._calibration = Calibration()
         self._weights: Weights | None = None
         self._features: list[Rows] = []
         self._labels: list[str] = []
+        self._keys: list[str] = []
 
-    def learn(self, features: Rows, label: str) -> None:
+    def learn(self, features: Rows, label: str, key: str) -> None:
         """Learn the label of one sample."""
         self._head.partial_fit(features[np.newaxis], [label])
         self._features.append(features)
         self._labels.append(label)
+        self._keys.append(key)
+        self._unlabelled.pop(features.tobytes(), None)
         self._weights = None
 
     def study(self) -> None:
         """Calibrate by leaving the labels out in turn; let the pool speak while labels are few."""
         features = np.array(self._features)
-        self._calibration = calibrate(self._head, features, self._labels, groups=look_alikes(features))
+        self._calibration = calibrate(
+            self._head,
+            features,
+            self._labels,
+            groups=look_alikes(features),
+            representative=asked_regardless(self._keys, RANDOM_SHARE),
+            pool=list(self._unlabelled.values()),
+        )
         self._calibration.apply_to(self._head)
         self._lessons = learn_from_pool(self._graph, self._head, features, self._labels)
         self._weights = None
@@ -119,7 +135,7 @@ class Incremental:
     def __init__(self, kind: Literal["mlp", "sgd"], classes: Names, seed: int) -> None:
         self._head = IncrementalHead(kind, classes, random_state=seed)
 
-    def learn(self, features: Rows, label: str) -> None:
+    def learn(self, features: Rows, label: str, key: str) -> None:
         """Learn the label of one sample."""
         self._head.partial_fit(features[np.newaxis], [label])
 
@@ -144,7 +160,7 @@ class Refit:
         self._features: list[Rows] = []
         self._labels: list[str] = []
 
-    def learn(self, features: Rows, label: str) -> None:
+    def learn(self, features: Rows, label: str, key: str) -> None:
         """Note the label of one sample."""
         self._features.append(features)
         self._labels.append(label)

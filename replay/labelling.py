@@ -19,7 +19,7 @@ from model.encoder import write_atomically
 from model.evaluation import Prequential, accuracy, confusion, expected_calibration_error, log_loss, reliability
 from model.weights import Floats, as_features
 from replay.heads import HEADS, Head, Names, Ours, Rows, Sets, make_head
-from replay.orders import ORDERS, Asker, Places, at_random, by_class
+from replay.orders import ORDERS, Asker, Places, at_random, by_class, key_of
 from replay.results import ROWS, TARGET_LABELS, Results, Trace
 
 LABELS = 1000
@@ -239,7 +239,7 @@ def _asked_by(head: Head, features: Rows, pool: Places, labels: int, seed: int) 
     """Yield places one by one: each depends on what the head has learned when it is asked for."""
     if not isinstance(head, Ours):
         raise TypeError("Only Tandem's own head asks.")
-    asker = Asker(features[pool], seed)
+    asker = Asker(features[pool], [key_of(place) for place in pool.tolist()], seed)
     for count in range(labels):
         yield int(pool[asker.next(head.weights() if count else None)])
 
@@ -264,7 +264,7 @@ def _learn(
         if head.each_label:
             before = head.predict_proba(sample[np.newaxis])[0]
             prequential.add(float(before[column]), bool(before.argmax() == column))
-        head.learn(sample, str(names[place]))
+        head.learn(sample, str(names[place]), key_of(place))
         asked.append(place)
         if len(asked) in checkpoints:
             head.study()
@@ -313,7 +313,7 @@ def _doubts(features: Rows, names: Names, asked: Places) -> tuple[Doubt, ...]:
     head = Ours(np.unique(names), features[asked])
     with threadpool_limits(1):
         for place in asked:
-            head.learn(features[place], str(names[place]))
+            head.learn(features[place], str(names[place]), key_of(place))
         head.study()
         found = head.doubts()
     places = asked.tolist()

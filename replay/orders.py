@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from model.selection import CANDIDATES, COLD_START, cold_start, order
+from model.selection import CANDIDATES, COLD_START, RANDOM_SHARE, cold_start, explore, in_random_sample, order
 from model.uncertainty import margin
-from model.weights import Weights
+from model.weights import Floats, Weights
 from replay.heads import Names, Rows
 
 ORDERS = ("random", "ours", "sorted")
@@ -29,20 +31,30 @@ def by_class(pool: Places, y: Names, labels: int, seed: int) -> Places:
     return places[np.argsort([rank[name] for name in y[places].tolist()], kind="stable")]
 
 
+def key_of(place: int) -> str:
+    """Return what names the sample at this place of the data for ever."""
+    return str(place)
+
+
 class Asker:
     """Asks for one label after the other as the service does: what stands for the pool first, then what is least clear.
+
+    From then on, one question in ten is drawn at random.
 
     Parameters
     ----------
     X : numpy.ndarray of float, shape (n, d)
         Features of the pool.
+    keys : sequence of str, length n
+        What names its samples.
     seed : int
     """
 
-    def __init__(self, X: Rows, seed: int) -> None:  # noqa: N803
+    def __init__(self, X: Rows, keys: Sequence[str], seed: int) -> None:  # noqa: N803
         self._rows = X.astype(np.float16)  # as the service holds its pool
+        self._keys = np.array(keys)
         self._left = np.ones(len(X), dtype=bool)
-        self._first = np.argsort(cold_start(self._rows, random_state=seed))[:COLD_START].tolist()
+        self._cold = cold_start(self._rows, random_state=seed, apart=in_random_sample(keys, RANDOM_SHARE))
 
     def next(self, weights: Weights | None) -> int:
         """Return the place in the pool of the next sample to label; it counts as labelled from then on.
@@ -52,15 +64,19 @@ class Asker:
         weights : model.weights.Weights or None
             The head by now; None before the first label.
         """
-        place = self._first.pop(0) if self._first or weights is None else self._least_clear(weights)
+        left = np.flatnonzero(self._left)
+        asked = len(self._left) - len(left)
+        scores = self._cold[left] if asked < COLD_START or weights is None else self._clarity(left, weights)
+        scores = explore(scores, self._keys[left].tolist(), RANDOM_SHARE, asked, first=COLD_START)
+        place = int(left[scores.argmin()])
         self._left[place] = False
         return place
 
-    def _least_clear(self, weights: Weights) -> int:
-        left = np.flatnonzero(self._left)
+    def _clarity(self, left: Places, weights: Weights) -> Floats:
         probabilities = weights.predict_proba(self._rows[left])
+        scores = margin(probabilities)
         # Only the least clear are told apart.
-        least = np.argsort(margin(probabilities), kind="stable")[: CANDIDATES + 1]
+        least = np.argsort(scores, kind="stable")[: CANDIDATES + 1]
         labelled = self._rows[~self._left]
-        scores = order(probabilities[least], self._rows[left[least]], labelled=labelled)
-        return int(left[least[scores.argmin()]])
+        scores[least] = order(probabilities[least], self._rows[left[least]], labelled=labelled)
+        return scores

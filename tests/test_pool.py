@@ -11,9 +11,10 @@ import redis
 from backend.learner import Learners
 from backend.pool import Candidate, Pool, candidates_of, keep, look_for_novelty, rank
 from backend.predict import Champions
+from backend.settings import Settings
 from backend.study import study
 from backend.update import update
-from model.selection import COLD_START, in_random_sample
+from model.selection import COLD_START, RANDOM_SHARE, in_random_sample
 from tests.parts import Classroom, make_services
 
 pytestmark = pytest.mark.servers
@@ -60,15 +61,19 @@ def test_what_stands_for_the_pool_is_asked_first_until_twenty_labels_are_there(c
     np.testing.assert_array_equal(pool.scored.tasks, unclear)
 
 
-def test_questions_drawn_at_random_come_at_their_turn_and_only_then(tmp_path: Path, valkey: str) -> None:
+def test_by_default_as_many_are_drawn_at_random_as_in_a_replay() -> None:
+    assert Settings.model_fields["random_share"].default == RANDOM_SHARE
+
+
+def test_questions_drawn_at_random_come_at_their_turn_after_the_cold_start(tmp_path: Path, valkey: str) -> None:
     classroom = Classroom(make_services(tmp_path, valkey, random_share=0.25), per_class=8)
     pool, candidates = pool_of(classroom)
     order = ranked(classroom, pool, candidates)
     drawn = in_random_sample([str(task) for task in order], 0.25)
-    count = int(drawn.sum())
-    assert 0 < count < len(order)
     turns = np.flatnonzero(drawn)
-    np.testing.assert_array_less(np.abs(np.diff(turns[: count // 2]) - 4), 2)
+    assert 4 < len(turns) < len(order)
+    assert turns[0] == COLD_START + 3
+    np.testing.assert_array_equal(np.diff(turns[:4]), 4)
 
 
 def test_what_is_like_an_image_labelled_since_the_version_waits(classroom: Classroom) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from backend.events import AnnotationsDeleted
 from backend.learner import Learners
 from backend.study import is_due, study
 from backend.update import is_news, update, weights_of
-from model.calibration import Calibration
+from model.calibration import Calibration, calibrate
+from model.selection import COLD_START, in_random_sample
 from tests.annotator import soon
 from tests.parts import FACTS, Classroom, make_services
 
@@ -83,6 +85,37 @@ def test_a_study_that_changes_what_is_served_makes_a_version_without_a_new_label
     assert (after.number, after.position) == (before.number + 1, before.position)
     assert not is_news(services, after, found)
     assert update(services, learners, 1) is None
+
+
+def test_only_labels_asked_first_or_at_random_stand_for_the_pool(
+    tmp_path: Path, valkey: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis.Redis.from_url(valkey).flushall()
+    classroom = Classroom(make_services(tmp_path, valkey, random_share=0.3))
+    services = classroom.services
+    labelled = [*range(26, 13, -1), *range(1, 13)]
+    for task_id in labelled:
+        classroom.annotate(task_id)
+    classroom.annotate(labelled[0], annotation_id=1)  # looked at again: still the first
+    services.features.find(1, [(task.image or "", task.id) for task in classroom.tasks.values()])
+    update(services, Learners(), 1)
+    given: dict[str, Any] = {}
+
+    def spy(*arguments: Any, **options: Any) -> Calibration:
+        given.update(options, labels=arguments[2])
+        return calibrate(*arguments, **options)
+
+    monkeypatch.setattr("backend.study.calibrate", spy)
+    assert study(services, Learners(), 1) is not None
+    expected = [*labelled[:COLD_START], *(int(task) for task in labelled[COLD_START:] if drawn(task))]
+    assert len(expected) < len(labelled)
+    found = np.array(given["labels"])[given["representative"]]
+    assert sorted(found.tolist()) == sorted(classroom.truth[task] for task in expected)
+    assert len(given["pool"]) == len(classroom.tasks) - len(labelled)
+
+
+def drawn(task: int) -> bool:
+    return bool(in_random_sample([str(task)], 0.3)[0])
 
 
 def test_a_label_is_taken_back_also_from_what_the_pool_was_taught_with_it(

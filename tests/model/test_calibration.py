@@ -126,6 +126,62 @@ def test_the_order_of_labels_does_not_matter():
     np.testing.assert_allclose(as_sorted.scores, calibration.scores, atol=1e-3)
 
 
+def asked_for_being_unclear():
+    """Return 40 samples of two clear classes, then 160 from between them, a third mislabelled; and more clear ones."""
+    random = np.random.default_rng(0)
+    X, y = clear(40, random)
+    between, sides = clear(160, random)
+    between = between - 0.6 * np.outer(2 * sides - 1, [4.0] + [0.0] * 9)
+    wrong = random.random(160) < 1 / 3
+    return np.concatenate([X, between]), np.concatenate([y, np.where(wrong, 1 - sides, sides)]), clear(500, random)
+
+
+def clear(count, random):
+    y = random.integers(2, size=count)
+    return random.normal(size=(count, 10)) + np.outer(2 * y - 1, [4.0] + [0.0] * 9), y
+
+
+def test_labels_asked_for_being_unclear_do_not_make_the_head_unsure_of_all_others():
+    X, y, (unseen, truth) = asked_for_being_unclear()
+    head = learned(X, y)
+    misled = calibrate(head, X, y)
+    calibration = calibrate(head, X, y, representative=np.arange(200) < 40, pool=unseen)
+    assert calibration.shrinkage == misled.shrinkage
+    assert (calibration.count, misled.count) == (40, 200)
+    before = misled.apply_to(head).predict_proba(unseen)
+    after = calibration.apply_to(head).predict_proba(unseen)
+    assert expected_calibration_error(after, truth) < expected_calibration_error(before, truth) / 1.5
+    assert calibration.threshold(0.9) < misled.threshold(0.9)
+
+
+def test_labels_in_any_other_order_count_in_full():
+    X, y, unseen, _ = digits()
+    X, y, pool = X[:200], y[:200], np.concatenate([X[200:], unseen])
+    head = learned(X, y)
+    assert calibrate(head, X, y, representative=np.arange(200) < 20, pool=pool) == calibrate(head, X, y)
+
+
+@pytest.mark.parametrize("pool", [None, np.zeros((0, 10))])
+def test_where_no_image_is_left_to_stand_for_all_labels_count(pool):
+    X, y, _ = asked_for_being_unclear()
+    head = learned(X, y)
+    assert calibrate(head, X, y, representative=np.zeros(200, dtype=bool), pool=pool) == calibrate(head, X, y)
+
+
+def test_without_one_representative_label_every_class_may_be_the_true_one():
+    X, y, (unseen, _) = asked_for_being_unclear()
+    calibration = calibrate(learned(X, y), X, y, representative=np.zeros(200, dtype=bool), pool=unseen)
+    assert calibration.count == 0
+    assert calibration.threshold(0.9) == 1.0
+
+
+@pytest.mark.parametrize("representative", [[True], np.ones(40), [[True] * 40]])
+def test_what_is_representative_must_be_said_of_each_sample(representative):
+    X, y = samples(40, 3, 4)
+    with pytest.raises(ValueError, match="40 samples; say of each"):
+        calibrate(learned(X, y), X, y, representative=representative)
+
+
 def test_labels_that_are_noise_make_probabilities_flatter():
     random = np.random.default_rng(0)
     X, y, unseen = random.normal(size=(200, 30)), random.integers(4, size=200), random.normal(size=(200, 30))
@@ -167,6 +223,14 @@ def test_many_labels_are_judged_by_a_part_of_them_that_is_always_the_same():
     assert calibration.count == 2000
     assert calibrate(head, X, y) == calibration
     assert len(json.dumps(calibration.to_dict())) < 6000
+
+
+def test_of_many_labels_the_representative_ones_are_judged_first():
+    X, y = samples(5000, 6, 3)
+    representative = np.random.default_rng(1).random(5000) < 0.3
+    # A pool far from where the classes meet: all labels look unclear beside it.
+    pool = X[np.argsort(-learned(X, y).predict_proba(X).max(axis=1))[:500]]
+    assert calibrate(learned(X, y), X, y, representative=representative, pool=pool).count == representative.sum()
 
 
 def test_a_head_built_anew_from_labels_and_calibration_serves_the_same_weights():

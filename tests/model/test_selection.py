@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 from model.selection import (
     ALIKE,
+    COLD_START,
+    asked_regardless,
     cold_start,
     explore,
     in_random_sample,
@@ -68,6 +70,14 @@ def test_cold_start_ranks_everything_with_medoids_first():
     np.testing.assert_allclose(np.sort(scores), np.arange(120) / 120)
     assert asked(scores)[:3] == medoids(X, 3).tolist()
     assert sorted(members[asked(scores)[:3]]) == [0, 1, 2]
+
+
+def test_cold_start_begins_with_no_task_that_has_a_turn_of_its_own():
+    X, _ = clusters([30, 30, 30])
+    apart = np.arange(90) % 3 == 0
+    first = np.argsort(cold_start(X, count=10, apart=apart))[:10]
+    assert not apart[first].any()
+    assert sorted(cold_start(X, count=10, apart=np.ones(90, dtype=bool))) == sorted(np.arange(90) / 90)
 
 
 def test_cold_start_of_nothing_is_nothing():
@@ -176,19 +186,23 @@ def test_a_task_is_in_the_random_sample_whatever_the_others_are():
     count=st.integers(0, 200),
     share=st.sampled_from([0.05, 0.1, 0.3, 0.5, 1.0]),
     labels=st.integers(0, 50),
+    first=st.sampled_from([0, 20]),
 )
-def test_so_many_questions_are_of_the_random_sample(seed, count, share, labels):
+def test_so_many_questions_are_of_the_random_sample_from_the_first_that_is_counted_on(
+    seed, count, share, labels, first
+):
     keys = [f"{seed} {number}" for number in range(count)]
     scores = np.random.default_rng(seed).uniform(0.01, 0.99, count)
-    mixed = explore(scores, keys, share, labels)
+    mixed = explore(scores, keys, share, labels, first=first)
     sample = in_random_sample(keys, share)
     np.testing.assert_array_equal(mixed[~sample], scores[~sample])
     assert ((mixed > 0) & (mixed <= 1)).all()
     turns = sample[asked(mixed)]
     both = 0 if sample.all() or not sample.any() else min(np.flatnonzero(turns)[-1], np.flatnonzero(~turns)[-1])
     for place in range(both):
-        number = labels + place
-        assert turns[place] == (np.floor((number + 1) * share + 1e-9) > np.floor(number * share + 1e-9))
+        number = labels + place - first
+        due = number >= 0 and np.floor((number + 1) * share + 1e-9) > np.floor(number * share + 1e-9)
+        assert turns[place] == due
 
 
 def test_the_random_sample_is_asked_in_one_order_however_unclear_its_tasks_are():
@@ -205,6 +219,14 @@ def test_the_random_sample_is_asked_in_one_order_however_unclear_its_tasks_are()
     sample = np.flatnonzero(in_random_sample(keys, 0.2))
     again = explore(np.linspace(0.1, 0.9, 300), keys, 0.2, 0)
     assert asked_of_sample == sample[np.argsort(again[sample])][:20].tolist()
+
+
+def test_what_was_asked_first_or_drawn_at_random_was_asked_regardless_of_the_head():
+    keys = [f"task {number}" for number in range(300)]
+    np.testing.assert_array_equal(asked_regardless(keys, 0.0), np.arange(300) < COLD_START)
+    regardless = asked_regardless(keys, 0.2)
+    assert regardless[:COLD_START].all()
+    np.testing.assert_array_equal(regardless[COLD_START:], in_random_sample(keys[COLD_START:], 0.2))
 
 
 def test_wrong_shares_and_scores_are_named():
