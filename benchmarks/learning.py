@@ -248,7 +248,7 @@ def _asked(seeds: list[Images], graphs: list[NeighbourGraph]) -> list[Row]:
                 )
                 rows += [
                     Row(f"calibration error with {size} labels asked", f"{error:.3f}", "under .03 (faces .05)"),
-                    Row("  coverage of 90 % sets", f"{coverage:.3f}", "", f"{width:.2f} classes named"),
+                    Row("  coverage of 90 % sets, of all images", f"{coverage:.3f}", "", f"{width:.2f} classes named"),
                 ]
     return rows
 
