@@ -25,13 +25,13 @@ from model.encoder import load_encoder
 from model.evaluation import accuracy, expected_calibration_error
 from model.head import StreamingLDA
 from model.neighbours import NeighbourGraph, PoolLessons, learn_from_pool, neighbour_graph
-from model.selection import COLD_START, RANDOM_SHARE, asked_regardless, cold_start, explore, in_random_sample, order
+from model.selection import RANDOM_SHARE, asked_regardless
 from model.weights import Floats, LinearWeights
 from replay.features import encode
 from replay.folder import read_folder
 from replay.heads import COVERAGE, DRAWN, Names, Refit, Rows
 from replay.labelling import HELD_OUT, SEEDS
-from replay.orders import Places, at_random, by_class, key_of
+from replay.orders import Asker, Places, at_random, by_class, key_of
 
 SIZES = (20, 50, 100, 200, 500, 1000)
 CALIBRATED = 100
@@ -260,21 +260,13 @@ def curve(images: Images, graph: NeighbourGraph | None, seed: int) -> dict[int, 
     """
     classes = np.unique(images.y)
     columns = np.searchsorted(classes, images.y_test)
-    rows = images.X.astype(np.float16)  # as the service holds its pool
     head, lessons, calibration = StreamingLDA().declare(classes), PoolLessons(), Calibration()
-    keys = np.array([key_of(place) for place in range(len(rows))])
-    cold = cold_start(rows, random_state=seed, apart=in_random_sample(keys.tolist(), RANDOM_SHARE))
+    asker = Asker(images.X, [key_of(place) for place in range(len(images.X))], seed)
     asked = np.zeros(0, dtype=np.intp)
     found = {}
     for count in range(SHOWN, ASKED + 1, SHOWN):
-        left = np.setdiff1d(np.arange(len(rows)), asked)
-        if len(asked) < COLD_START:
-            scores = cold[left]
-        else:
-            weights = lessons.add_to(head.weights(), len(asked))
-            scores = order(weights.predict_proba(rows[left]), rows[left], labelled=rows[asked])
-        scores = explore(scores, keys[left].tolist(), RANDOM_SHARE, len(asked), first=COLD_START)
-        fresh = left[np.argsort(scores, kind="stable")[:SHOWN]]
+        weights = lessons.add_to(head.weights(), len(asked)) if len(asked) else None
+        fresh = asker.ask(weights, SHOWN)
         asked = np.concatenate([asked, fresh])
         head.partial_fit(images.X[fresh], images.y[fresh])
         if count % STUDIED == 0:

@@ -241,7 +241,7 @@ def _asked_by(head: Head, features: Rows, pool: Places, labels: int, seed: int) 
         raise TypeError("Only Tandem's own head asks.")
     asker = Asker(features[pool], [key_of(place) for place in pool.tolist()], seed)
     for count in range(labels):
-        yield int(pool[asker.next(head.weights() if count else None)])
+        yield from pool[asker.ask(head.weights() if count else None)].tolist()
 
 
 def _learn(

@@ -56,21 +56,23 @@ class Asker:
         self._left = np.ones(len(X), dtype=bool)
         self._cold = cold_start(self._rows, random_state=seed, apart=in_random_sample(keys, RANDOM_SHARE))
 
-    def next(self, weights: Weights | None) -> int:
-        """Return the place in the pool of the next sample to label; it counts as labelled from then on.
+    def ask(self, weights: Weights | None, count: int = 1) -> Places:
+        """Return the places in the pool of the next samples to label; they count as labelled from then on.
 
         Parameters
         ----------
         weights : model.weights.Weights or None
             The head by now; None before the first label.
+        count : int
+            How many to ask for before the head is looked at again.
         """
         left = np.flatnonzero(self._left)
         asked = len(self._left) - len(left)
         scores = self._cold[left] if asked < COLD_START or weights is None else self._clarity(left, weights)
         scores = explore(scores, self._keys[left].tolist(), RANDOM_SHARE, asked, first=COLD_START)
-        place = int(left[scores.argmin()])
-        self._left[place] = False
-        return place
+        places = left[np.argsort(scores, kind="stable")[:count]]
+        self._left[places] = False
+        return places
 
     def _clarity(self, left: Places, weights: Weights) -> Floats:
         probabilities = weights.predict_proba(self._rows[left])
