@@ -197,8 +197,7 @@ def _asked_regardless(services: Services, learner: Learner, tasks: Sequence[int]
     """Tell which of these labelled tasks, shape (n,), were asked whatever the head thought of them."""
     by_first = sorted(learner.lessons, key=lambda task: min(learner.answers[task]))
     regardless = asked_regardless([str(task) for task in by_first], services.settings.random_share)
-    asked = dict(zip(by_first, regardless.tolist(), strict=True))
-    return np.array([asked[task] for task in tasks], dtype=bool)
+    return np.isin(tasks, np.array(by_first)[regardless])
 
 
 def _chief_answers(learner: Learner) -> tuple[list[int], list[int]]:

@@ -19,17 +19,15 @@ from rich.console import Console
 from threadpoolctl import threadpool_limits
 
 from benchmarks.table import Row, show
-from model.calibration import Calibration, calibrate, prediction_sets
-from model.doubt import look_alikes
+from model.calibration import Calibration, prediction_sets
 from model.encoder import load_encoder
 from model.evaluation import accuracy, expected_calibration_error
 from model.head import StreamingLDA
 from model.neighbours import NeighbourGraph, PoolLessons, learn_from_pool, neighbour_graph
-from model.selection import RANDOM_SHARE, asked_regardless
 from model.weights import Floats, LinearWeights
 from replay.features import encode
 from replay.folder import read_folder
-from replay.heads import COVERAGE, DRAWN, Names, Refit, Rows
+from replay.heads import COVERAGE, DRAWN, Names, Refit, Rows, calibrate_as_served
 from replay.labelling import HELD_OUT, SEEDS
 from replay.orders import Asker, Places, at_random, by_class, key_of
 
@@ -127,18 +125,10 @@ def serve(classes: Names, images: Images, places: Places, graph: NeighbourGraph)
 
 def study(head: StreamingLDA, images: Images, places: Places) -> Calibration:
     """Calibrate a head that has learned the images at these places, in the order in which they were labelled."""
-    features = images.X[places]
     left = np.setdiff1d(np.arange(len(images.X)), places)
-    calibration = calibrate(
-        head,
-        features,
-        images.y[places],
-        groups=look_alikes(features),
-        representative=asked_regardless([key_of(place) for place in places.tolist()], RANDOM_SHARE),
-        pool=images.X[np.random.default_rng(0).permutation(left)[:DRAWN]],
-    )
-    calibration.apply_to(head)
-    return calibration
+    drawn = images.X[np.random.default_rng(0).permutation(left)[:DRAWN]]
+    keys = [key_of(place) for place in places.tolist()]
+    return calibrate_as_served(head, images.X[places], images.y[places], keys, drawn)
 
 
 def test(proba: Floats, columns: Places, calibration: Calibration) -> Tested:

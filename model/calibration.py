@@ -352,34 +352,31 @@ def calibrate(
         raise ValueError(f"There are {len(np.asarray(y))} samples; say of each whether it is representative.")
     left_out = _LeftOut(head, X, y, sample_weight, groups, SAMPLES, standing)
     scores, counts = left_out.scores(SHRINKAGES)
-    temperatures = [
-        copy.copy(head).set_params(shrinkage=shrinkage, heat=1.0).weights().temperature for shrinkage in SHRINKAGES
-    ]
+    plain = [copy.copy(head).set_params(shrinkage=shrinkage, heat=1.0).weights() for shrinkage in SHRINKAGES]
+
+    def proba(place: int, heat: float) -> Floats:
+        return left_out.probabilities(scores[place], counts, plain[place].temperature * heat)
 
     def fit(place: int, shares: Floats) -> tuple[float, float]:
         """Return how improbable a shrinkage is at its best heat, and that heat, if samples count by `shares`."""
 
         def surprise(log_heat: float) -> float:
-            probabilities = left_out.probabilities(scores[place], counts, temperatures[place] * math.exp(log_heat))
-            return left_out.surprise(probabilities, shares) + 0.5 * (log_heat / HEAT_DEVIATION) ** 2
+            prior = 0.5 * (log_heat / HEAT_DEVIATION) ** 2
+            return left_out.surprise(proba(place, math.exp(log_heat)), shares) + prior
 
         best = minimize_scalar(surprise, bounds=(-3, 3), method="bounded", options={"xatol": 0.01})
         prior = 0.5 * (math.log(SHRINKAGES[place] / Calibration.shrinkage) / SHRINKAGE_DEVIATION) ** 2
         return best.fun + prior, math.exp(best.x)
 
     # Which shrinkage classifies best is best told by all samples, the unclear ones foremost.
-    evenly = np.ones(len(left_out.standing))
-    _, place = min((fit(place, evenly)[0], place) for place in range(len(SHRINKAGES)))
-    shares, others = evenly, ~left_out.standing
+    evenly, others = np.ones(len(left_out.standing)), ~left_out.standing
+    _, heat, place = min((*fit(place, evenly), place) for place in range(len(SHRINKAGES)))
     if others.any() and pool is not None and len(np.asarray(pool)):
-        plain = SHRINKAGES.index(Calibration.shrinkage)
-        margins = margin(left_out.probabilities(scores[plain], counts, temperatures[plain]))
-        plainly = copy.copy(head).set_params(shrinkage=Calibration.shrinkage, heat=1.0).weights()
-        countable = _countable(margins[others], margin(plainly.predict_proba(pool)))
-        shares = np.where(others, max(countable, min(AS_MANY / others.sum(), 1.0)), 1.0)
-    _, heat = fit(place, shares)
-    quantiles = left_out.quantiles(left_out.probabilities(scores[place], counts, temperatures[place] * heat))
-    return Calibration(SHRINKAGES[place], heat, left_out.count, quantiles)
+        default = SHRINKAGES.index(Calibration.shrinkage)
+        margins = margin(proba(default, 1.0))[others]
+        countable = _countable(margins, margin(plain[default].predict_proba(pool)))
+        _, heat = fit(place, np.where(others, max(countable, min(AS_MANY / others.sum(), 1.0)), 1.0))
+    return Calibration(SHRINKAGES[place], heat, left_out.count, left_out.quantiles(proba(place, heat)))
 
 
 def _countable(margins: Floats, pool: Floats) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
@@ -57,6 +58,27 @@ class Head(Protocol):
         """Return which classes may be the true ones, shape (n, k), or None where the head can't tell."""
 
 
+def calibrate_as_served(
+    head: StreamingLDA, features: Rows, labels: ArrayLike, keys: Sequence[str], unlabelled: ArrayLike
+) -> Calibration:
+    """Calibrate a head by the labels it has learned, as a study of the service does.
+
+    Parameters
+    ----------
+    head : StreamingLDA
+    features, labels, keys
+        Of the labels, in the order in which they came: shape (n, d), and n classes and names.
+    unlabelled : array-like of float, shape (m, d)
+        Features of images without a label that were drawn from the pool; at most `DRAWN`.
+    """
+    representative = asked_regardless(keys, RANDOM_SHARE)
+    calibration = calibrate(
+        head, features, labels, groups=look_alikes(features), representative=representative, pool=unlabelled
+    )
+    calibration.apply_to(head)
+    return calibration
+
+
 class Ours:
     """Tandem's own head, with what its labels and its pool teach it whenever it is studied.
 
@@ -93,15 +115,8 @@ class Ours:
     def study(self) -> None:
         """Calibrate by leaving the labels out in turn; let the pool speak while labels are few."""
         features = np.array(self._features)
-        self._calibration = calibrate(
-            self._head,
-            features,
-            self._labels,
-            groups=look_alikes(features),
-            representative=asked_regardless(self._keys, RANDOM_SHARE),
-            pool=list(self._unlabelled.values()),
-        )
-        self._calibration.apply_to(self._head)
+        unlabelled = list(self._unlabelled.values())
+        self._calibration = calibrate_as_served(self._head, features, self._labels, self._keys, unlabelled)
         self._lessons = learn_from_pool(self._graph, self._head, features, self._labels)
         self._weights = None
 
