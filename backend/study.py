@@ -23,9 +23,10 @@ from backend.services import Services
 from backend.studies import Study
 from backend.update import is_news, reliability
 from backend.versions import Version
-from model.calibration import Calibration, calibrate, leave_one_out
+from model.calibration import Calibration, calibrate
 from model.doubt import doubts, look_alikes
 from model.head import StreamingLDA
+from model.left_out import leave_one_out
 from model.neighbours import learn_from_pool, neighbour_graph
 from model.selection import asked_regardless
 from model.uncertainty import NOVEL, Novelty, fit_novelty, regions

@@ -74,7 +74,7 @@ def look_alikes(X: ArrayLike) -> NDArray[np.intp]:  # noqa: N803
     Returns
     -------
     numpy.ndarray of int, shape (n,)
-        The group of each sample; to be given to `model.calibration.leave_one_out`, and to `doubts`.
+        The group of each sample; to be given to `model.left_out.leave_one_out`, and to `doubts`.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def doubts(
     Parameters
     ----------
     proba : array-like of float, shape (n, k)
-        Probabilities of labelled samples, each left out along with its group: `model.calibration.leave_one_out`.
+        Probabilities of labelled samples, each left out along with its group: `model.left_out.leave_one_out`.
     y : array-like of str or int, shape (n,)
         The labels in force.
     classes : array-like of str or int, shape (k,)

@@ -181,7 +181,7 @@ def in_random_sample(keys: Sequence[str], share: float, random_state: int = 0) -
 
     How often the head is right about these tasks is an estimate without bias of how often it is right about all, as
     long as they are asked by `explore` alone: the tasks that margins ask for are the difficult ones. Predictions made
-    before their labels were learned tell it of the heads of then, `calibration.leave_one_out` of the head of now, and
+    before their labels were learned tell it of the heads of then, `left_out.leave_one_out` of the head of now, and
     `evaluation.wilson_interval` how exactly.
 
     Parameters

@@ -11,10 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from model.calibration import Calibration, calibrate, leave_one_out, prediction_sets
+from model.calibration import Calibration, calibrate, prediction_sets
 from model.comparison import IncrementalHead
 from model.doubt import Doubt, doubts, look_alikes
 from model.head import StreamingLDA
+from model.left_out import leave_one_out
 from model.neighbours import PoolLessons, learn_from_pool, neighbour_graph
 from model.selection import RANDOM_SHARE, asked_regardless
 from model.weights import Floats, Weights

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from model.calibration import leave_one_out
 from model.doubt import doubts, look_alikes
 from model.head import StreamingLDA
+from model.left_out import leave_one_out
 
 
 def digits(count):

@@ -5,8 +5,8 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
-from model.calibration import leave_one_out
 from model.head import StreamingLDA
+from model.left_out import leave_one_out
 from model.uncertainty import NOVEL, Novelty, ambiguity, fit_novelty, reason, regions
 
 CLASSES = ["angry", "happy", "sad", "surprise"]
