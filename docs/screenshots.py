@@ -33,6 +33,8 @@ DEMO = REPOSITORY / "demo" / "expressions"
 LABELS = 60
 WRONG = {17, 31}
 """Labels, counted from 0, that are given wrongly, so that there is something to doubt."""
+PACE = 1.5
+"""Seconds between labels; who is faster than a new order is shown may be asked fewer questions at random."""
 SIZE = {"width": 1200, "height": 800}
 PATIENCE = 300.0
 """Seconds to wait for what is to come about."""
@@ -106,6 +108,7 @@ def label(services: Services) -> None:
         if number in WRONG:
             name = next(other for other in project.classes if other != name)
         services.label_studio.annotate(task["id"], config.result(name), lead_time=2.0 + number % 3)
+        time.sleep(PACE)
 
 
 def wait(what: str, come: Callable[[], object]) -> None:
